@@ -1,0 +1,39 @@
+package graph
+
+// RMSNorm is y = x / sqrt(mean(x²) + Eps) * w over the last axis: x [n, dim], w [dim] -> y [n, dim], rstd [n].
+// (Zhang and Sennrich 2019, arXiv 1910.07467.)
+type RMSNorm struct{ Eps float64 }
+
+// RMSNormGrad is its gradient: x [n, dim], w [dim], rstd [n], dy [n, dim] -> dx [n, dim], dw [dim]; dw is added to what is
+// there if AccW.
+type RMSNormGrad struct{ AccW bool }
+
+// RMSNorm normalises the rows of x [n, dim] and scales them by w [dim].
+func (b *Builder) RMSNorm(x, w *Node, eps float64) *Node { return b.Apply(RMSNorm{Eps: eps}, x, w) }
+
+// Infer implements Spec.
+func (s RMSNorm) Infer(in []Desc) []Desc {
+	x, w := in[0], in[1]
+	check(s, in, rank(x, 2), rank(w, 1), x.Shape[1] == w.Shape[0])
+	return []Desc{x, Of(x.Dtype, x.Shape[0])}
+}
+
+func (RMSNorm) wrt() []bool { return []bool{true, true} }
+
+func (RMSNorm) diff(b *Builder, in []*Node, out, dy *Node) []*Node {
+	dx := b.Apply(RMSNormGrad{}, in[0], in[1], b.Aux(out, 1), dy)
+	return []*Node{dx, b.Aux(dx, 1)}
+}
+
+// Infer implements Spec.
+func (s RMSNormGrad) Infer(in []Desc) []Desc {
+	x, w, rstd, dy := in[0], in[1], in[2], in[3]
+	check(s, in, x.Equal(dy), rank(rstd, 1), rstd.Shape[0] == x.Shape[0])
+	return []Desc{x, w}
+}
+
+// Accumulate implements accumulating for dw.
+func (s RMSNormGrad) Accumulate(output int) (Spec, bool) {
+	s.AccW = true
+	return s, output == 1
+}

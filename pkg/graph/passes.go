@@ -1,0 +1,170 @@
+package graph
+
+// Passes over a lowered graph. None of them changes a result but where its comment says so.
+
+// fuseAccumulate lets operators add straight to gradient accumulators: Accumulate(acc, x+y) becomes two, and
+// Accumulate(acc, op(...)) becomes an op that adds, where the op has that form. Gradients of weights then need no buffers of
+// their own. The order of additions changes, so results may differ in the last bit from the unfused graph's.
+func (l *lowered) fuseAccumulate() {
+	type source struct {
+		instr  *instr
+		output int
+	}
+	producer := map[int]source{}
+	for _, in := range l.instrs {
+		for o, v := range in.out {
+			if l.values[v].planned() {
+				producer[v] = source{in, o}
+			}
+		}
+	}
+	uses := l.uses()
+	dead := map[*instr]bool{}
+	var fuse func(acc, g int) []*instr
+	fuse = func(acc, g int) []*instr {
+		p, ok := producer[g]
+		if ok && uses[g] == 1 {
+			switch spec := p.instr.spec.(type) {
+			case Add:
+				dead[p.instr] = true
+				return append(fuse(acc, p.instr.in[0]), fuse(acc, p.instr.in[1])...)
+			case accumulating:
+				if s, ok := spec.Accumulate(p.output); ok {
+					p.instr.spec = s
+					p.instr.out[p.output] = acc
+					return nil
+				}
+			}
+		}
+		return []*instr{{Accumulate{}, []int{acc, g}, []int{acc}}}
+	}
+	var kept []*instr
+	for _, in := range l.instrs {
+		if _, ok := in.spec.(Accumulate); ok {
+			kept = append(kept, fuse(in.in[0], in.in[1])...)
+		} else {
+			kept = append(kept, in)
+		}
+	}
+	l.instrs = l.instrs[:0:0]
+	for _, in := range kept {
+		if !dead[in] {
+			l.instrs = append(l.instrs, in)
+		}
+	}
+}
+
+// uses counts how often each value is read; being a root counts too.
+func (l *lowered) uses() []int {
+	n := make([]int, len(l.values))
+	for _, in := range l.instrs {
+		for _, v := range in.in {
+			n[v]++
+		}
+	}
+	for _, v := range l.roots {
+		n[v]++
+	}
+	return n
+}
+
+// recompute is activation checkpointing: of what lies between two neighbouring checkpoints (values in the order of the
+// forward pass) nothing is kept for the backward pass; it is computed again, by the same kernels on the same operands, just
+// before its first use there. (Chen et al. 2016, arXiv 1604.06174.)
+func (l *lowered) recompute(checkpoints []int) {
+	made := make([]int, len(l.values)) // the instruction that makes a value, -1 for inputs
+	for v := range made {
+		made[v] = -1
+	}
+	for i, in := range l.instrs {
+		for _, v := range in.out {
+			if l.values[v].planned() {
+				made[v] = i
+			}
+		}
+	}
+	keep := map[int]bool{}
+	var bounds []int // instruction index of each checkpoint
+	for _, v := range checkpoints {
+		if v >= 0 && made[v] >= 0 {
+			keep[v] = true
+			bounds = append(bounds, made[v])
+		}
+	}
+	if len(bounds) < 2 {
+		return
+	}
+	end := bounds[len(bounds)-1] // the last instruction of the checkpointed forward pass
+	segment := func(i int) int { // which pair of checkpoints instruction i lies between, -1 for none
+		for s := 0; s+1 < len(bounds); s++ {
+			if bounds[s] < i && i <= bounds[s+1] {
+				return s
+			}
+		}
+		return -1
+	}
+	inner := func(v int) int { // the segment that value v is internal to, -1 for none
+		if keep[v] || made[v] < 0 {
+			return -1
+		}
+		return segment(made[v])
+	}
+
+	needed := make([]bool, len(l.instrs)) // forward instructions to run again
+	var need func(v int)
+	need = func(v int) {
+		if s := inner(v); s >= 0 && !needed[made[v]] {
+			needed[made[v]] = true
+			for _, u := range l.instrs[made[v]].in {
+				if inner(u) == s {
+					need(u)
+				}
+			}
+		}
+	}
+	for _, in := range l.instrs[end+1:] {
+		for _, v := range in.in {
+			need(v)
+		}
+	}
+
+	again := map[int]int{} // internal value -> its recomputed copy
+	redone := make([]bool, len(bounds))
+	out := append([]*instr(nil), l.instrs[:end+1]...)
+	for _, in := range l.instrs[end+1:] {
+		for k, v := range in.in {
+			s := inner(v)
+			if s < 0 {
+				continue
+			}
+			if !redone[s] {
+				redone[s] = true
+				for i := bounds[s] + 1; i <= bounds[s+1]; i++ {
+					if needed[i] {
+						out = append(out, l.copyOf(l.instrs[i], again))
+					}
+				}
+			}
+			in.in[k] = again[v]
+		}
+		out = append(out, in)
+	}
+	l.instrs = out
+}
+
+// copyOf repeats an instruction on copies of its operands where there are any, into fresh values.
+func (l *lowered) copyOf(in *instr, again map[int]int) *instr {
+	c := &instr{spec: in.spec}
+	for _, v := range in.in {
+		if w, ok := again[v]; ok {
+			v = w
+		}
+		c.in = append(c.in, v)
+	}
+	for _, v := range in.out {
+		w := l.add(value{desc: l.values[v].desc})
+		again[v] = w
+		c.out = append(c.out, w)
+	}
+	return c
+}

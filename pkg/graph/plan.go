@@ -1,0 +1,86 @@
+package graph
+
+import "sort"
+
+// alignment of every tensor in the arena: a cache line, the widest vector register, and what GPUs like.
+const alignment = 256
+
+// Plan says what a program needs before anything is allocated.
+type Plan struct {
+	Arena    int    // bytes for all intermediate tensors together
+	Unshared int    // what they would need if no two shared memory
+	Inputs   []Desc // the inputs, in the order of Names
+	Names    []string
+	Kernels  int // operators per run
+	offset   []int
+}
+
+// InputBytes returns the bytes of all inputs together.
+func (p *Plan) InputBytes() int {
+	n := 0
+	for _, d := range p.Inputs {
+		n += d.Bytes()
+	}
+	return n
+}
+
+// plan gives every intermediate value a place in the arena such that values that live at the same time do not overlap:
+// largest first, each at the lowest offset that is free during its life.
+func (l *lowered) plan() *Plan {
+	p := &Plan{offset: make([]int, len(l.values)), Kernels: len(l.instrs)}
+	first, last := make([]int, len(l.values)), make([]int, len(l.values))
+	for v := range first {
+		first[v], last[v] = -1, -1
+	}
+	for i, in := range l.instrs {
+		for _, v := range in.out {
+			if first[v] < 0 {
+				first[v] = i
+			}
+			last[v] = i
+		}
+		for _, v := range in.in {
+			last[v] = i
+		}
+	}
+	for _, v := range l.roots {
+		last[v] = len(l.instrs)
+	}
+	var order []int
+	for v, val := range l.values {
+		switch {
+		case val.input != "":
+			p.Inputs = append(p.Inputs, val.desc)
+			p.Names = append(p.Names, val.input)
+		case first[v] >= 0 && val.planned():
+			order = append(order, v)
+			p.Unshared += size(val.desc)
+		}
+	}
+	sort.SliceStable(order, func(i, j int) bool {
+		return size(l.values[order[i]].desc) > size(l.values[order[j]].desc)
+	})
+	type span struct{ from, to, first, last int }
+	var placed []span // sorted by from
+	for _, v := range order {
+		n, at := size(l.values[v].desc), 0
+		for _, s := range placed {
+			if s.last < first[v] || last[v] < s.first || s.to <= at {
+				continue
+			}
+			if at+n <= s.from {
+				break
+			}
+			at = s.to
+		}
+		p.offset[v] = at
+		p.Arena = max(p.Arena, at+n)
+		i := sort.Search(len(placed), func(i int) bool { return placed[i].from >= at })
+		placed = append(placed, span{})
+		copy(placed[i+1:], placed[i:])
+		placed[i] = span{at, at + n, first[v], last[v]}
+	}
+	return p
+}
+
+func size(d Desc) int { return (d.Bytes() + alignment - 1) / alignment * alignment }
