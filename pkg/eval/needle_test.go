@@ -1,0 +1,341 @@
+package eval
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// needlePlan builds the grid over text, for a model of any length.
+func needlePlan(t *testing.T, tok Tokenizer, text string, lengths []int, depths []float64) *Needle {
+	t.Helper()
+	cfg := DefaultNeedle()
+	cfg.Lengths, cfg.Depths, cfg.Batch = lengths, depths, 4
+	n, err := NewNeedle(cfg, tok, haystackOf(t, text), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Decoded prompts hold the needle once, whole, after the end of a sentence and
+// near the depth asked for; document and needle are exactly as long as said.
+func TestNeedlePlacement(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		tok     Tokenizer
+		text    string
+		lengths []int
+		within  float64 // percent
+	}{
+		{"bytes", byteTok{}, prose(9000), []int{8000, 20000}, 2},
+		{"pieces", newPieceTok(), prose(9000), []int{4000, 16000}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := needlePlan(t, tc.tok, tc.text, tc.lengths, Linspace(0, 100, 35))
+			if n.Boundary() != BoundarySentence {
+				t.Fatalf("boundary %q", n.Boundary())
+			}
+			sentence := strings.TrimSpace(n.cfg.Needle)
+			for _, length := range n.cfg.Lengths {
+				for _, depth := range n.cfg.Depths {
+					p := n.Prompt(length, depth)
+					text := string(tc.tok.Decode(p.IDs))
+					if strings.Count(text, n.cfg.Needle) != 1 {
+						t.Fatalf("length %d depth %.1f: needle found %d times", length, depth, strings.Count(text, sentence))
+					}
+					before, _, _ := strings.Cut(text, n.cfg.Needle)
+					end := strings.TrimRight(before, " \n\"")
+					if before != "" && !strings.HasSuffix(end, ".") && !strings.HasSuffix(end, "?") && !strings.HasSuffix(end, "!") {
+						t.Errorf("length %d depth %.1f: the needle stands after %q", length, depth, before[max(0, len(before)-30):])
+					}
+					if !strings.HasSuffix(text, "\n\nQuestion: "+n.cfg.Question+"\nAnswer: "+n.cfg.Answer) {
+						t.Errorf("length %d depth %.1f: the prompt ends %q", length, depth, text[len(text)-150:])
+					}
+					if got := string(tc.tok.Decode(p.IDs[p.Needle : p.Needle+p.NeedleTokens])); strings.TrimSpace(got) != sentence {
+						t.Errorf("length %d depth %.1f: tokens at %d are %q", length, depth, p.Needle, got)
+					}
+					if got := string(tc.tok.Decode(p.IDs[p.Answer:])); strings.TrimSpace(got) != n.cfg.Answer {
+						t.Errorf("length %d depth %.1f: the scored tokens are %q", length, depth, got)
+					}
+					if size := len(p.IDs) - n.parts.overhead(); size != length-200 {
+						t.Errorf("length %d depth %.1f: document and needle have %d tokens, want %d", length, depth, size, length-200)
+					}
+					document := float64(length - 200 - p.NeedleTokens)
+					if actual := 100 * float64(p.Needle-1) / document; math.Abs(actual-depth) > tc.within || actual != p.Depth {
+						t.Errorf("length %d depth %.1f: the needle stands at %.2f %%, reported %.2f", length, depth, actual, p.Depth)
+					}
+				}
+			}
+		})
+	}
+}
+
+// The control is as long as the prompt, holds no needle, and both end in the
+// same text.
+func TestNeedleControl(t *testing.T) {
+	n := needlePlan(t, byteTok{}, prose(9000), []int{2000}, []float64{0, 50})
+	c := n.Control(2000)
+	if strings.Contains(string(byteTok{}.Decode(c.IDs)), "Dolores Park on a sunny day.\n") {
+		t.Error("the control holds the needle")
+	}
+	for _, d := range []float64{0, 50} {
+		p := n.Prompt(2000, d)
+		if len(p.IDs) != len(c.IDs) || p.Answer != c.Answer {
+			t.Errorf("depth %v: %d tokens, answer at %d; control %d, %d", d, len(p.IDs), p.Answer, len(c.IDs), c.Answer)
+		}
+		tail := p.IDs[p.Needle+p.NeedleTokens:]
+		if !slices.Equal(tail, c.IDs[len(c.IDs)-len(tail):]) {
+			t.Errorf("depth %v: the text after the needle is not the control's", d)
+		}
+		head := p.IDs[1:p.Needle]
+		if !slices.Equal(head, c.IDs[1+p.NeedleTokens:p.Needle+p.NeedleTokens]) {
+			t.Errorf("depth %v: the text before the needle is not the control's", d)
+		}
+	}
+}
+
+func TestNeedleBoundaries(t *testing.T) {
+	code := strings.Repeat("func add(a, b int) int {\n\treturn a + b\n}\n\n", 200)
+	n := needlePlan(t, byteTok{}, code, []int{3000}, Linspace(0, 100, 21))
+	if n.Boundary() != BoundaryLine {
+		t.Fatalf("source code: boundary %q, want line", n.Boundary())
+	}
+	for _, d := range n.cfg.Depths {
+		p := n.Prompt(3000, d)
+		if p.Needle > 1 && p.IDs[p.Needle-1] != '\n' || math.Abs(p.Depth-d) > 2 {
+			t.Errorf("depth %.0f: at %.2f after %q", d, p.Depth, rune(p.IDs[p.Needle-1]))
+		}
+	}
+	blob := needlePlan(t, byteTok{}, strings.Repeat("x1", 9000), []int{1000}, []float64{0, 37, 100})
+	if blob.Boundary() != BoundaryToken {
+		t.Errorf("one long word: boundary %q, want token", blob.Boundary())
+	}
+	if p := blob.Prompt(1000, 37); math.Abs(p.Depth-37) > 100./700 {
+		t.Errorf("one long word: depth %v, want 37", p.Depth)
+	}
+}
+
+func TestEndsAt(t *testing.T) {
+	for _, c := range []struct {
+		before, after  string
+		sentence, line bool
+	}{
+		{"It rained.", " Then", true, false},
+		{"It rained. ", "Then", true, false},
+		{"He said \"no.\"", " Then", true, false},
+		{"(as ever.)\n\n", "Then", true, true},
+		{"It rained.", "", true, false},
+		{"about 3.", "14 miles", false, false},
+		{"fmt.", "Println", false, false},
+		{"no end", " here", false, false},
+		{"a line\n", "\tmore", false, true},
+		{"   \n", "x", false, true},
+		{"下雨了。", "然后", true, false},
+		{"wait…", " what", true, false},
+		{"cut. ", "\xa9", false, false},
+	} {
+		if got := endsAt([]byte(c.before), []byte(c.after), BoundarySentence); got != c.sentence {
+			t.Errorf("sentence end between %q and %q: %v", c.before, c.after, got)
+		}
+		if got := endsAt([]byte(c.before), []byte(c.after), BoundaryLine); got != c.line {
+			t.Errorf("line end between %q and %q: %v", c.before, c.after, got)
+		}
+	}
+}
+
+// A model that copies the answer when the needle is in its context gains all
+// the log-probability there is to gain in every cell; one that reads nothing
+// gains none.
+func TestNeedleRun(t *testing.T) {
+	needle := []byte("sit in Dolores Park on a sunny day.\n")
+	var longest int
+	knows := scorerFunc{1 << 20, func(ids []int32, at int) float64 {
+		longest = max(longest, len(ids))
+		if bytes.Contains(byteTok{}.Decode(ids[:at]), needle) {
+			return 0
+		}
+		return -math.Log(256)
+	}}
+	n := needlePlan(t, byteTok{}, prose(4000), []int{600, 800}, []float64{0, 30, 100})
+	res, err := n.Run(context.Background(), knows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := float64(len(" " + n.cfg.Answer))
+	if len(res.Cells) != 6 || res.Above != 1 || res.AnswerTokens != int(answer) {
+		t.Fatalf("%d cells, %v above zero, %d answer tokens", len(res.Cells), res.Above, res.AnswerTokens)
+	}
+	for i, c := range res.Cells {
+		if c.LogPWith != 0 || math.Abs(c.Difference-answer*math.Log(256)) > 1e-4 || math.Abs(c.DifferencePerToken-math.Log(256)) > 1e-6 {
+			t.Errorf("cell %d: %+v", i, c)
+		}
+		if c.Length != []int{600, 800}[i/3] || c.Depth != []float64{0, 30, 100}[i%3] {
+			t.Errorf("cell %d stands for length %d depth %v", i, c.Length, c.Depth)
+		}
+	}
+	if hi := 800 - 200 + n.parts.overhead(); longest != hi {
+		t.Errorf("longest sequence %d, want %d", longest, hi)
+	}
+
+	blind, err := n.Run(context.Background(), uniform(256, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if blind.MeanDifference != 0 || blind.Above != 0 {
+		t.Errorf("a model that reads nothing: mean %v, above %v", blind.MeanDifference, blind.Above)
+	}
+}
+
+func TestNeedleBatchLimitProgress(t *testing.T) {
+	noisy := scorerFunc{1 << 20, func(ids []int32, at int) float64 {
+		r := rand.New(rand.NewPCG(uint64(len(ids)), uint64(ids[at-1])<<32|uint64(ids[len(ids)/2])))
+		return -r.Float64()
+	}}
+	var want *NeedleResult
+	for _, batch := range []int{1, 3, 100} {
+		n := needlePlan(t, byteTok{}, prose(4000), []int{600, 700, 800}, []float64{0, 25, 50, 100})
+		n.cfg.Batch, n.cfg.Limit = batch, 6
+		last := 0
+		n.cfg.Progress = func(done, cells int) {
+			if cells != 6 || done < last {
+				t.Errorf("batch %d: progress %d of %d after %d", batch, done, cells, last)
+			}
+			last = done
+		}
+		res, err := n.Run(context.Background(), noisy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last != 6 || len(res.Cells) != 6 {
+			t.Errorf("batch %d: %d done, %d cells", batch, last, len(res.Cells))
+		}
+		if want == nil {
+			want = res
+		} else if !slices.Equal(res.Cells, want.Cells) {
+			t.Errorf("batch %d: other scores", batch)
+		}
+		lengths, depths, grid := res.Grid()
+		if len(grid) != len(depths) || len(grid[0]) != len(lengths) || grid[1][1] != res.Cells[5].Difference || !math.IsNaN(grid[2][1]) || !math.IsNaN(grid[0][2]) {
+			t.Errorf("grid %v", grid)
+		}
+	}
+}
+
+func TestNeedleCheck(t *testing.T) {
+	hay := haystackOf(t, prose(1000))
+	good := DefaultNeedle()
+	lo, hi := good.Bounds(byteTok{}, 1024)
+	// By hand: BOS, "\n\nQuestion: ...\nAnswer:" and " eat ..." are 1 + 66 + 55
+	// bytes; the needle has 95 and two line ends.
+	if lo != 200+2*97 || hi != 1025-(1+66+55)+200 {
+		t.Fatalf("bounds %d..%d", lo, hi)
+	}
+	good.Lengths = []int{lo, hi}
+	n, err := NewNeedle(good, byteTok{}, hay, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(n.Prompt(hi, 50).IDs); got != 1025 {
+		t.Errorf("the longest prompt that fits has %d tokens, want max_seq + 1", got)
+	}
+	for _, c := range []struct {
+		want   string
+		change func(*NeedleConfig)
+	}{
+		{"--lengths 1104: the prompt is 1026 tokens long and the model's max_seq is 1024; the longest length that fits is 1103", func(c *NeedleConfig) { c.Lengths = []int{hi + 1} }},
+		{"--lengths 393: too short", func(c *NeedleConfig) { c.Lengths = []int{lo - 1} }},
+		{"--lengths 500 after 600", func(c *NeedleConfig) { c.Lengths = []int{600, 500} }},
+		{"--lengths:", func(c *NeedleConfig) { c.Lengths = nil }},
+		{"no length fits", func(c *NeedleConfig) { c.Question = strings.Repeat("why ", 300) }},
+		{"--depths 101", func(c *NeedleConfig) { c.Depths = []float64{0, 101} }},
+		{"--depths NaN", func(c *NeedleConfig) { c.Depths = []float64{math.NaN()} }},
+		{"--depths 5 after 5", func(c *NeedleConfig) { c.Depths = []float64{5, 5} }},
+		{"--needle", func(c *NeedleConfig) { c.Needle = " \n" }},
+		{"--question", func(c *NeedleConfig) { c.Question = "" }},
+		{"--answer", func(c *NeedleConfig) { c.Answer = "" }},
+		{"--buffer", func(c *NeedleConfig) { c.Buffer = -1 }},
+		{"--batch", func(c *NeedleConfig) { c.Batch = 0 }},
+		{"--limit", func(c *NeedleConfig) { c.Limit = -1 }},
+		{"--boundary page", func(c *NeedleConfig) { c.Boundary = "page" }},
+		{"--boundary sentence: the haystack has none", func(c *NeedleConfig) { c.Boundary = BoundarySentence }},
+		{"already holds the needle", func(c *NeedleConfig) { c.Needle = "xy xy" }},
+	} {
+		cfg := good
+		c.change(&cfg)
+		_, err := NewNeedle(cfg, byteTok{}, haystackOf(t, strings.Repeat("xy ", 500)), 1024)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want one with %q", err, c.want)
+		}
+	}
+}
+
+func TestHaystackFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"b.txt": "second", "a.txt": "first\n", "sub/c.txt": "third",
+		".hidden": "no", "bin": "\x00\x01", "latin.txt": "caf\xe9", "empty.txt": "",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := FindHaystack(dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := h.Text(40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "first\n\nsecond\n\nthird\n\nfirst\n\nsecond\n\nthird"; string(text) != want {
+		t.Errorf("text %q, want %q", text, want)
+	}
+	if text, _ := h.Text(3); string(text) != "first" {
+		t.Errorf("three bytes read more than one file: %q", text)
+	}
+	orders := map[string]bool{}
+	for seed := range uint64(20) {
+		h, err := FindHaystack(dir, seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := FindHaystack(dir, seed)
+		if !slices.Equal(h.Files, again.Files) {
+			t.Fatalf("seed %d gives two orders", seed)
+		}
+		orders[strings.Join(h.Files, " ")] = true
+	}
+	if len(orders) < 5 {
+		t.Errorf("20 seeds gave %d orders", len(orders))
+	}
+	if _, err := FindHaystack(filepath.Join(dir, "none"), 0); err == nil || !strings.Contains(err.Error(), "--haystack") {
+		t.Errorf("a missing path: %v", err)
+	}
+	binary := &Haystack{Source: "bin", Files: []string{filepath.Join(dir, "bin")}}
+	if _, err := binary.Text(10); err == nil || !strings.Contains(err.Error(), "UTF-8") {
+		t.Errorf("no text: %v", err)
+	}
+}
+
+func TestLinspace(t *testing.T) {
+	if got := LinspaceLengths(1000, 16000, 35); len(got) != 35 || got[0] != 1000 || got[1] != 1441 || got[34] != 16000 {
+		t.Errorf("lengths of the original test: %v", got)
+	}
+	if got := LinspaceLengths(5, 7, 10); !slices.Equal(got, []int{5, 6, 7}) {
+		t.Errorf("a narrow range: %v", got)
+	}
+	if got := Linspace(50, 100, 1); !slices.Equal(got, []float64{50}) {
+		t.Errorf("one value: %v", got)
+	}
+}
