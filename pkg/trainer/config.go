@@ -121,7 +121,7 @@ func (c Config) Validate() []error {
 	switch {
 	case !(c.MinLearningRate >= 0):
 		bad("min_learning_rate", c.MinLearningRate, "must be 0 or more")
-	case c.MinLearningRate > c.LearningRate:
+	case c.LearningRate > 0 && c.MinLearningRate > c.LearningRate:
 		bad("min_learning_rate", c.MinLearningRate, "must be at most trainer.learning_rate, which is %v", c.LearningRate)
 	}
 	whole("warmup", c.Warmup, 0, maxSteps)
