@@ -17,12 +17,20 @@ type Device interface {
 	Upload(dst Buffer, src []byte) error
 	// Download copies a tensor to host bytes of the same size, after all work queued before.
 	Download(dst []byte, src Buffer) error
+	// DownloadLater starts a Download without waiting for it; dst holds the tensor as it is at this point of the queue once
+	// Wait has returned.
+	DownloadLater(dst []byte, src Buffer) (Pending, error)
+	// Async says that kernels are queued and run while the host goes on, so that results are better read late.
+	Async() bool
 	// Kernel returns the code for an operator on tensors of these shapes and types, or an error where it has none.
 	// Whatever scratch memory the kernel needs it takes now.
 	Kernel(op Spec, in, out []Desc) (Kernel, error)
 	// Sync waits for queued work and reports its first error.
 	Sync() error
 }
+
+// Pending is a copy under way.
+type Pending interface{ Wait() error }
 
 // Kernel runs one operator. It may queue the work; it must not allocate. in and out are valid during the call only.
 type Kernel func(in, out []Buffer) error
@@ -63,3 +71,15 @@ func (HostMemory) Download(dst []byte, src Buffer) error {
 
 // Sync returns at once: host kernels are done when they return.
 func (HostMemory) Sync() error { return nil }
+
+// DownloadLater copies at once.
+func (h HostMemory) DownloadLater(dst []byte, src Buffer) (Pending, error) {
+	return done{}, h.Download(dst, src)
+}
+
+// Async says no.
+func (HostMemory) Async() bool { return false }
+
+type done struct{}
+
+func (done) Wait() error { return nil }

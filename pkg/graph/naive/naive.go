@@ -119,6 +119,8 @@ func kernelFor[T Float](op graph.Spec) kernel[T] {
 		}
 	case graph.GradNorm:
 		return gradNorm[T]
+	case graph.StepReport:
+		return stepReport[T]
 	case graph.AdamW:
 		return adamW[T](s)
 	}

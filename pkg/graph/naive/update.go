@@ -19,11 +19,22 @@ func gradNorm[T Float](in, out []arg[T]) {
 	out[0].f[0] = T(math.Sqrt(total))
 }
 
+func stepReport[T Float](in, out []arg[T]) {
+	loss, norm, halted := &in[0].f[0], in[1].f[0], &in[2].f[0]
+	if !finite(*loss) || !finite(norm) {
+		*halted = 1
+	}
+	copy(out[0].f, []T{*loss, norm, *halted})
+	*loss = 0
+}
+
+func finite[T Float](v T) bool { return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0) }
+
 func adamW[T Float](s graph.AdamW) kernel[T] {
 	return func(in, _ []arg[T]) {
 		p, g, m, v := in[0].f, in[1].f, in[2].f, in[3].f
-		norm, hyper := float64(in[4].f[0]), in[5].f
-		if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		norm, halted, hyper := float64(in[4].f[1]), in[4].f[2], in[5].f
+		if halted != 0 {
 			return
 		}
 		scale := T(1)
