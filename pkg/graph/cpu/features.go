@@ -1,0 +1,121 @@
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/cpu"
+)
+
+// ISA is a level of instructions that the kernels are built for. Levels are
+// ordered: a processor that has one has those below it.
+type ISA int
+
+const (
+	Generic ISA = iota // plain Go
+	AVX2               // AVX2 and FMA; bf16 products round their operands and multiply in fp32
+	AVX512             // AVX-512 F, BW, DQ, VL; bf16 products by VDPBF16PS where the processor has it
+)
+
+var isaNames = []string{Generic: "generic", AVX2: "avx2", AVX512: "avx512"}
+
+func (i ISA) String() string {
+	if i < 0 || int(i) >= len(isaNames) {
+		return fmt.Sprintf("ISA(%d)", int(i))
+	}
+	return isaNames[i]
+}
+
+// hasNativeBF16 says whether AVX-512 kernels may use the bf16 dot product.
+var hasNativeBF16 = cpu.X86.HasAVX512BF16
+
+// DetectISA returns the highest level that this processor and operating system run.
+func DetectISA() ISA {
+	x := &cpu.X86
+	switch {
+	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasFMA:
+		return AVX512
+	case x.HasAVX2 && x.HasFMA:
+		return AVX2
+	}
+	return Generic
+}
+
+// AvailableISAs lists the levels that this machine runs, the lowest first.
+func AvailableISAs() []ISA {
+	var list []ISA
+	for i := Generic; i <= DetectISA(); i++ {
+		list = append(list, i)
+	}
+	return list
+}
+
+// ParseISA returns the level of that name; "" and "auto" stand for the highest
+// that this machine runs. A name that is unknown, or a level that this machine
+// does not run, is an error that lists what can be chosen.
+func ParseISA(name string) (ISA, error) {
+	if name == "" || name == "auto" {
+		return DetectISA(), nil
+	}
+	available := AvailableISAs()
+	i := slices.Index(isaNames, name)
+	switch {
+	case i < 0:
+		return 0, fmt.Errorf("cpu-isa %q is unknown: choose auto or one of %s", name, joinISAs(available))
+	case !slices.Contains(available, ISA(i)):
+		return 0, fmt.Errorf("cpu-isa %q is not available on this processor: choose auto or one of %s", name, joinISAs(available))
+	}
+	return ISA(i), nil
+}
+
+func joinISAs(list []ISA) string {
+	var names []string
+	for _, i := range list {
+		names = append(names, i.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// Features describes the processor for people.
+type Features struct {
+	Model      string   // the maker's name of it, empty where the system does not tell
+	Processors int      // logical processors that this program may use
+	Available  []ISA    // levels of kernels that run here, the lowest first
+	Extensions []string // instruction sets beyond the levels that matter for speed: bf16, fp16, vnni, amx ...
+}
+
+// DetectFeatures looks at the processor that this program runs on.
+func DetectFeatures() Features {
+	f := Features{Model: modelName(), Processors: runtime.GOMAXPROCS(0), Available: AvailableISAs()}
+	for _, e := range []struct {
+		name string
+		has  bool
+	}{
+		{"avx512_bf16", cpu.X86.HasAVX512BF16},
+		{"avx512_vnni", cpu.X86.HasAVX512VNNI},
+		{"amx_tile", cpu.X86.HasAMXTile},
+		{"amx_bf16", cpu.X86.HasAMXBF16},
+		{"asimd", cpu.ARM64.HasASIMD},
+		{"sve", cpu.ARM64.HasSVE},
+	} {
+		if e.has {
+			f.Extensions = append(f.Extensions, e.name)
+		}
+	}
+	return f
+}
+
+// String is one line: model, processors, levels, extensions.
+func (f Features) String() string {
+	model := f.Model
+	if model == "" {
+		model = runtime.GOARCH + " processor"
+	}
+	s := fmt.Sprintf("%s, %d threads, kernels: %s", model, f.Processors, joinISAs(f.Available))
+	if len(f.Extensions) > 0 {
+		s += " (also has " + strings.Join(f.Extensions, ", ") + ")"
+	}
+	return s
+}

@@ -1,0 +1,63 @@
+package cpu
+
+import (
+	"fmt"
+	"slices"
+	"unsafe"
+)
+
+// Kernels computes with one instruction set on one pool. The methods that take
+// whole matrices (Mul, NT, NN, TN, attention) run on the pool and keep scratch
+// space in the struct: one goroutine at a time may use them, and not from an
+// item of the same pool. The methods on rows and vectors keep nothing, run on
+// the goroutine that calls them, and may be called from anywhere.
+type Kernels struct {
+	pool *Pool
+	isa  ISA
+	gemm gemm
+}
+
+// NewKernels returns kernels of the given level that run on pool. It fails where
+// this machine does not run that level; see [AvailableISAs].
+func NewKernels(pool *Pool, isa ISA) (*Kernels, error) {
+	available := AvailableISAs()
+	if !slices.Contains(available, isa) {
+		return nil, fmt.Errorf("cpu-isa %s is not available on this processor: choose one of %s", isa, joinISAs(available))
+	}
+	k := &Kernels{pool: pool, isa: isa}
+	k.gemm.init(pool, isa)
+	return k, nil
+}
+
+// Pool is the pool that the kernels run on.
+func (k *Kernels) Pool() *Pool { return k.pool }
+
+// ISA is the level of the kernels.
+func (k *Kernels) ISA() ISA { return k.isa }
+
+// The arguments of the machine-code kernels, laid out as the structs of
+// csrc/args.h. Pointers are kept as such, not as integers, because a slice of
+// the caller may live on a stack, and stacks move.
+type (
+	gemmArgs struct {
+		a, b, c         unsafe.Pointer
+		ldc, k, m, cols int64
+		acc             int64
+	}
+	packArgs struct {
+		src, dst                   unsafe.Pointer
+		ld, have, lanes, k, stride int64
+	}
+)
+
+// scratch returns n floats that start on a cache line, from a buffer that grows
+// when it must and is kept.
+func scratch(buf *[]float32, n int) []float32 {
+	const line = 16
+	if cap(*buf) < n+line {
+		*buf = make([]float32, n+line)
+	}
+	b := (*buf)[:n+line]
+	skip := int(-uintptr(unsafe.Pointer(&b[0]))&63) / 4
+	return b[skip : skip+n]
+}
