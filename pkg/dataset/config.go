@@ -1,0 +1,89 @@
+// Package dataset turns text into batches: sources are listed and split into
+// training and validation text (sources.go, holdout.go), tokenised in parallel
+// and packed into shards with an index (prepare.go, shard.go, index.go),
+// memory-mapped (stream.go), cut into rows in a shuffled order (loader.go), and
+// collated into masked batches (collator.go).
+//
+// Everything is a function of the configuration, the tokenizer and the seed:
+// the number of workers changes no byte of a shard, and the state of a run's
+// data is the number of rows that it has taken.
+package dataset
+
+import (
+	"fmt"
+	"math"
+)
+
+// The splits of a prepared cache.
+const (
+	Train      = "train"
+	Validation = "validation"
+)
+
+// Config is the section "data" of a configuration.
+type Config struct {
+	// Sources are files, folders (all their files, at any depth) and patterns
+	// with *, ?, [a-z] and ** (any number of folders). A leading ~ is the home
+	// folder, $NAME an environment variable, and $GOROOT the Go distribution.
+	Sources []string `mapstructure:"sources"`
+	// Validation are sources that are held out of training. Where there are
+	// none, ValidationFraction decides.
+	Validation []string `mapstructure:"validation"`
+	// ValidationFraction is the share of the sources' files that is held out,
+	// chosen by a hash of their names; of a single file, its end. 0 holds out
+	// nothing.
+	ValidationFraction float64 `mapstructure:"validation_fraction"`
+	// CacheDir is the folder under which prepared data is kept, in one folder
+	// for every combination of sources and tokenizer.
+	CacheDir string `mapstructure:"cache_dir"`
+	// DocumentMask keeps attention, positions and labels within documents.
+	DocumentMask bool `mapstructure:"document_mask"`
+	// TextField names the field that holds the text of a record, in formats
+	// that have records.
+	TextField string `mapstructure:"text_field"`
+	// MaxFileBytes is the size from which a file is left out: with a count
+	// where a folder or pattern found it, as an error where it was named.
+	MaxFileBytes int64 `mapstructure:"max_file_bytes"`
+}
+
+// DefaultConfig returns the defaults; Sources has none.
+func DefaultConfig() Config {
+	return Config{
+		ValidationFraction: 0.02,
+		CacheDir:           "data/cache",
+		TextField:          "text",
+		MaxFileBytes:       1 << 30,
+	}
+}
+
+// Validate returns one error per value out of range; each begins with the
+// value's full key. That there are sources is checked by Prepare, because not
+// every command reads data.
+func (c Config) Validate() []error {
+	var errs []error
+	if f := c.ValidationFraction; math.IsNaN(f) || f < 0 || f > 0.5 {
+		errs = append(errs, fmt.Errorf("data.validation_fraction = %v: must be between 0 and 0.5", f))
+	}
+	if c.CacheDir == "" {
+		errs = append(errs, fmt.Errorf(`data.cache_dir = "": must name a folder`))
+	}
+	if c.TextField == "" {
+		errs = append(errs, fmt.Errorf(`data.text_field = "": must name a field`))
+	}
+	if c.MaxFileBytes < 1 {
+		errs = append(errs, fmt.Errorf("data.max_file_bytes = %d: must be at least 1", c.MaxFileBytes))
+	}
+	errs = append(errs, emptySources("data.sources", c.Sources)...)
+	errs = append(errs, emptySources("data.validation", c.Validation)...)
+	return errs
+}
+
+func emptySources(key string, sources []string) []error {
+	var errs []error
+	for i, s := range sources {
+		if s == "" {
+			errs = append(errs, fmt.Errorf(`%s[%d] = "": must name a file, a folder or a pattern`, key, i))
+		}
+	}
+	return errs
+}

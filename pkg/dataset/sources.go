@@ -1,0 +1,180 @@
+package dataset
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// sourceFile is one file that a source stands for.
+type sourceFile struct {
+	Name  string // slash-separated path below the source's folder; decides order and split
+	Path  string // real path, without symbolic links
+	Size  int64  // bytes
+	Time  int64  // modification, nanoseconds since 1970
+	Named bool   // the source names this very file, so leaving it out is an error
+	Part  part   // what of the file belongs to the split
+}
+
+// Skipped counts the files that a folder or pattern found and that hold no
+// usable text.
+type Skipped struct {
+	Empty       int64 `json:"empty"`       // no bytes
+	Binary      int64 `json:"binary"`      // a NUL byte, or not UTF-8
+	TooLarge    int64 `json:"too_large"`   // above data.max_file_bytes
+	Unsupported int64 `json:"unsupported"` // records of a format that is not read
+}
+
+func (s Skipped) total() int64 { return s.Empty + s.Binary + s.TooLarge + s.Unsupported }
+
+func (s Skipped) String() string {
+	return fmt.Sprintf("%d empty, %d binary, %d above data.max_file_bytes, %d of an unsupported format", s.Empty, s.Binary, s.TooLarge, s.Unsupported)
+}
+
+// recordFormats are the extensions of formats whose files hold records. They
+// are no plain text, and training on their syntax is nobody's wish.
+var recordFormats = []string{".jsonl", ".parquet"}
+
+// listSources returns the files of sources, each once: source by source, and
+// by name within a source. key is the configuration key that errors name.
+func listSources(key string, sources []string, maxBytes int64) ([]sourceFile, Skipped, error) {
+	var files []sourceFile
+	var skipped Skipped
+	seen := make(map[string]bool)
+	for _, source := range sources {
+		found, err := expandSource(source)
+		if err != nil {
+			return nil, skipped, fmt.Errorf("%s: %q: %w", key, source, err)
+		}
+		var here Skipped
+		usable := 0
+		for _, f := range found {
+			reason := ""
+			switch {
+			case f.Size == 0:
+				reason = "the file is empty; remove it from the sources"
+				here.Empty++
+			case f.Size > maxBytes:
+				reason = fmt.Sprintf("the file has %d bytes, more than data.max_file_bytes = %d; raise that or split the file", f.Size, maxBytes)
+				here.TooLarge++
+			case slices.Contains(recordFormats, strings.ToLower(filepath.Ext(f.Name))):
+				reason = "this version reads plain text only; write the records' text to a .txt file"
+				here.Unsupported++
+			}
+			if reason != "" {
+				if f.Named {
+					return nil, skipped, fmt.Errorf("%s: %s: %s", key, f.Path, reason)
+				}
+				continue
+			}
+			usable++
+			if !seen[f.Path] {
+				seen[f.Path] = true
+				files = append(files, f)
+			}
+		}
+		if usable == 0 {
+			if here.total() > 0 {
+				return nil, skipped, fmt.Errorf("%s: %q matches no usable file (%v); name files that hold text", key, source, here)
+			}
+			return nil, skipped, fmt.Errorf("%s: %q matches no file; check its spelling, or remove it", key, source)
+		}
+		skipped.Empty += here.Empty
+		skipped.TooLarge += here.TooLarge
+		skipped.Unsupported += here.Unsupported
+	}
+	return files, skipped, nil
+}
+
+// expandSource returns the regular files that one source stands for, sorted by
+// name.
+func expandSource(source string) ([]sourceFile, error) {
+	expanded, err := expandVariables(source)
+	if err != nil {
+		return nil, err
+	}
+	// A path that exists is meant literally, whatever characters it has.
+	info, err := os.Stat(expanded)
+	if err == nil && !info.IsDir() {
+		if !info.Mode().IsRegular() {
+			return nil, errors.New("it is neither a file nor a folder")
+		}
+		real, err := realPath(expanded)
+		if err != nil {
+			return nil, err
+		}
+		return []sourceFile{{
+			Name: filepath.Base(expanded), Path: real,
+			Size: info.Size(), Time: info.ModTime().UnixNano(), Named: true,
+		}}, nil
+	}
+	folder, pattern := expanded, []string{"**", "*"}
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) && !hasMeta(expanded) {
+			return nil, err
+		}
+		if !hasMeta(expanded) {
+			return nil, fmt.Errorf("there is no file, folder or pattern %s; check its spelling", expanded)
+		}
+		if folder, pattern, err = splitPattern(expanded); err != nil {
+			return nil, err
+		}
+	}
+	files, err := findFiles(folder, pattern)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(files, func(a, b sourceFile) int { return cmp.Compare(a.Name, b.Name) })
+	return files, nil
+}
+
+// realPath returns path as an absolute path without symbolic links.
+func realPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+// expandVariables replaces a leading ~ and $NAME or ${NAME}.
+func expandVariables(source string) (string, error) {
+	if source == "~" || strings.HasPrefix(source, "~/") || strings.HasPrefix(source, `~\`) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("finding the home folder: %w", err)
+		}
+		source = home + source[1:]
+	}
+	var failed error
+	expanded := os.Expand(source, func(name string) string {
+		value := os.Getenv(name)
+		if value == "" && name == "GOROOT" {
+			var err error
+			if value, err = goroot(); err != nil && failed == nil {
+				failed = err
+			}
+		} else if value == "" && failed == nil {
+			failed = fmt.Errorf("the environment variable %s is not set; set it or write the path", name)
+		}
+		return value
+	})
+	return expanded, failed
+}
+
+// goroot asks the go command where its distribution is. What the program was
+// built with (runtime.GOROOT) need not exist on this machine.
+func goroot() (string, error) {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	root := strings.TrimSpace(string(out))
+	if err != nil || root == "" {
+		return "", fmt.Errorf("$GOROOT is not set and `go env GOROOT` gave none (%v); set GOROOT or name other text", err)
+	}
+	return root, nil
+}
