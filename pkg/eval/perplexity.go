@@ -23,8 +23,8 @@ type Text struct {
 	IDs []int32
 	// Size is the length of the original text in bytes, what IDs were made of.
 	Size int64
-	// Decode turns ids back into text. It is needed only to count the bytes of
-	// a part, that is with PerplexityConfig.Limit.
+	// Decode turns ids back into text, separators into nothing. It is needed
+	// only to count the bytes of a part, that is with PerplexityConfig.Limit.
 	Decode func(ids []int32) []byte
 }
 
