@@ -42,11 +42,12 @@ func adamW[T Float](s graph.AdamW) kernel[T] {
 			scale = T(s.Clip / norm)
 		}
 		lr, c1, c2 := hyper[0], hyper[1], hyper[2]
-		b1, b2 := T(s.Beta1), T(s.Beta2)
+		// 1-Beta2 is taken in float64: in float32, 1-0.999 is off by 1e-5 of itself.
+		b1, b2, a1, a2 := T(s.Beta1), T(s.Beta2), T(1-s.Beta1), T(1-s.Beta2)
 		for i := range p {
 			gr := g[i] * scale
-			m[i] = b1*m[i] + (1-b1)*gr
-			v[i] = b2*v[i] + (1-b2)*gr*gr
+			m[i] = b1*m[i] + a1*gr
+			v[i] = b2*v[i] + a2*gr*gr
 			p[i] -= lr * (m[i]*c1/(T(math.Sqrt(float64(v[i]*c2)))+T(s.Epsilon)) + T(s.WeightDecay)*p[i])
 			g[i] = 0
 		}

@@ -1,0 +1,55 @@
+package graphtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+
+	"meap/pkg/graph"
+	"meap/pkg/graph/naive"
+)
+
+func TestNaive(t *testing.T) {
+	Conformance(t, naive.Device[float32]{}, Options{})
+	Same(t, Options{}, naive.Device[float32]{}, naive.Device[float32]{})
+}
+
+// Every exported type of package graph with a shape rule is an operator and must have cases here.
+func TestEveryOperatorHasCases(t *testing.T) {
+	files := token.NewFileSet()
+	pkgs, err := parser.ParseDir(files, "..", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declared []string
+	for _, file := range pkgs["graph"].Files {
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv == nil || f.Name.Name != "Infer" {
+				continue
+			}
+			if name, ok := f.Recv.List[0].Type.(*ast.Ident); ok && name.IsExported() {
+				declared = append(declared, name.Name)
+			}
+		}
+	}
+	if len(declared) < 20 {
+		t.Fatalf("found only the operators %v", declared)
+	}
+	var tested []string
+	for i, op := range operators {
+		tested = append(tested, graph.Kind(op.spec))
+		if len(casesOf(i, 0)) == 0 {
+			t.Errorf("%s has no cases", graph.Kind(op.spec))
+		}
+	}
+	slices.Sort(declared)
+	slices.Sort(tested)
+	if !slices.Equal(declared, tested) {
+		t.Errorf("operators of package graph:\n%v\noperators with cases:\n%v", declared, tested)
+	}
+}
