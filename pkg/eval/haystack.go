@@ -62,7 +62,7 @@ func FindHaystack(path string, seed uint64) (*Haystack, error) {
 	if len(h.Files) == 0 {
 		return nil, fmt.Errorf("--haystack %s: the folder holds no files; give a text file or a folder of text files", path)
 	}
-	slices.Sort(h.Files)
+	// WalkDir has visited them in lexical order.
 	if seed != 0 {
 		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(h.Files), func(i, j int) {
 			h.Files[i], h.Files[j] = h.Files[j], h.Files[i]

@@ -122,6 +122,68 @@ func TestNeedleBoundaries(t *testing.T) {
 	}
 }
 
+// The needle stands at the last boundary at or before its target, the target
+// itself included.
+func TestNeedleNearestBoundary(t *testing.T) {
+	lines := strings.Repeat("a line\n\nanother, a longer line\n", 200)
+	n := needlePlan(t, byteTok{}, lines, []int{2000}, Linspace(0, 100, 101))
+	exact := 0
+	for _, d := range n.cfg.Depths {
+		p := n.Prompt(2000, d)
+		document := slices.Concat(p.IDs[1:p.Needle], p.IDs[p.Needle+p.NeedleTokens:])[:1800-p.NeedleTokens]
+		target := int(float64(len(document)) * d / 100)
+		want := target
+		for want > 0 && document[want-1] != '\n' {
+			want--
+		}
+		if want == target {
+			exact++
+		}
+		if p.Needle-1 != want {
+			t.Errorf("depth %.0f: the needle stands at token %d, want %d", d, p.Needle-1, want)
+		}
+	}
+	if exact < 5 {
+		t.Errorf("only %d targets are boundaries themselves: the test shows nothing about them", exact)
+	}
+}
+
+// Depth 100 appends even where no boundary is near the document's end.
+func TestNeedleSparseBoundaries(t *testing.T) {
+	cfg := DefaultNeedle()
+	cfg.Lengths, cfg.Boundary = []int{2000}, BoundarySentence
+	text := strings.Repeat("word ", 100) + "end. " + strings.Repeat("word ", 4000)
+	n, err := NewNeedle(cfg, byteTok{}, haystackOf(t, text), 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := n.Prompt(2000, 100); p.Depth != 100 {
+		t.Errorf("depth 100 became %v", p.Depth)
+	}
+	if p := n.Prompt(2000, 60); p.Needle != 1+505-p.NeedleTokens {
+		t.Errorf("depth 60: at token %d, want the only sentence end, 505 bytes from the haystack's start", p.Needle)
+	}
+}
+
+// strictTok shows what is not a whole character as U+FFFD, as some decoders do.
+type strictTok struct{ byteTok }
+
+func (t strictTok) Decode(ids []int32) []byte {
+	return bytes.ToValidUTF8(t.byteTok.Decode(ids), []byte("\uFFFD"))
+}
+
+func TestBoundariesInsideCharacters(t *testing.T) {
+	for _, text := range []string{"fin. é. Été! ", "终。日本。x", prose(500)} {
+		ids := byteTok{}.Encode([]byte(text), nil)
+		for _, kind := range []Boundary{BoundarySentence, BoundaryLine} {
+			raw, strict := boundaries(byteTok{}, ids, kind), boundaries(strictTok{}, ids, kind)
+			if !slices.Equal(raw, strict) {
+				t.Errorf("%.20q: %s ends %v, with a strict decoder %v", text, kind, raw, strict)
+			}
+		}
+	}
+}
+
 func TestEndsAt(t *testing.T) {
 	for _, c := range []struct {
 		before, after  string

@@ -382,6 +382,26 @@ func TestRoundTicks(t *testing.T) {
 	}
 }
 
+// A constant is drawn at its own order of magnitude.
+func TestPanelConstant(t *testing.T) {
+	ps, err := panels([]Curve{{"learning_rate", []float64{1, 2, 3}, []float64{4e-4, 4e-4, 4e-4}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := ps[0].plot(paper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rec recorder.Canvas
+	f.draw(draw.NewCanvas(&rec, f.width, f.height))
+	for _, a := range rec.Actions {
+		if s, ok := a.(*recorder.FillString); ok && s.String == "0.0004" {
+			return
+		}
+	}
+	t.Error("no tick reads 0.0004")
+}
+
 // Thinning keeps the mean and shows the extremes.
 func TestThin(t *testing.T) {
 	var c Curve
