@@ -4,7 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,13 +20,19 @@ func TestNaive(t *testing.T) {
 
 // Every exported type of package graph with a shape rule is an operator and must have cases here.
 func TestEveryOperatorHasCases(t *testing.T) {
-	files := token.NewFileSet()
-	pkgs, err := parser.ParseDir(files, "..", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	paths, err := filepath.Glob(filepath.Join("..", "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var declared []string
-	for _, file := range pkgs["graph"].Files {
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, d := range file.Decls {
 			f, ok := d.(*ast.FuncDecl)
 			if !ok || f.Recv == nil || f.Name.Name != "Infer" {
