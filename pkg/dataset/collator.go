@@ -31,10 +31,10 @@ type Batch struct {
 // however the step is cut into micro-batches. It may be used by several
 // goroutines at once, each with its own Batch.
 type Collator struct {
-	loader       *Loader
-	policy       masking.Policy
-	rowsPerStep  int
-	documentMask bool
+	loader      *Loader
+	policy      masking.Policy
+	rowsPerStep int
+	end         int32 // see separate
 }
 
 // NewCollator returns the collator of a run whose optimiser steps take
@@ -51,7 +51,7 @@ func NewCollator(l *Loader, p masking.Policy, rowsPerStep int, documentMask bool
 		return nil, fmt.Errorf("the %s split in %s has %d rows of %d tokens, and one step takes %d (trainer.micro_batch x trainer.accumulate): add text to data.sources, or lower those or trainer.seq",
 			l.Name, l.Dir, l.Rows(), l.Seq()+1, rowsPerStep)
 	}
-	return &Collator{loader: l, policy: p, rowsPerStep: rowsPerStep, documentMask: documentMask}, nil
+	return &Collator{loader: l, policy: p, rowsPerStep: rowsPerStep, end: documentEnd(l.Index, documentMask)}, nil
 }
 
 // RowsPerStep returns the rows of an optimiser step.
@@ -75,7 +75,7 @@ func (c *Collator) Collate(step int64, firstRow, rows int, b *Batch) error {
 		inputs, labels := b.Inputs[at:at+seq], b.Labels[at:at+seq]
 		copy(inputs, row)
 		copy(labels, row[1:])
-		b.Labelled += seq - c.separate(inputs, labels, b.Positions[at:at+seq], b.Starts[at:at+seq])
+		b.Labelled += seq - separate(c.end, inputs, labels, b.Positions[at:at+seq], b.Starts[at:at+seq])
 		// The policy counts completed steps, so the first step has none.
 		b.Masked[r] = c.policy.Apply(inputs, step-1, firstRow+r, b.Masked[r])
 	}
@@ -85,7 +85,7 @@ func (c *Collator) Collate(step int64, firstRow, rows int, b *Batch) error {
 // Labelled returns the labels that count in a whole step: what its loss is
 // divided by, so that a run does not depend on how its steps are cut.
 func (c *Collator) Labelled(step int64, scratch *Batch) (int, error) {
-	if !c.documentMask {
+	if c.end < 0 {
 		return c.rowsPerStep * c.loader.Seq(), nil
 	}
 	total := 0
@@ -104,21 +104,29 @@ func (c *Collator) position(step int64, row int) int64 {
 }
 
 // separate fills positions and starts of one row, all [seq], from its unmasked
-// inputs and, with the document mask, sets the labels at document ends to
-// Ignore. It returns how many it set.
-func (c *Collator) separate(inputs, labels, positions, starts []int32) int {
+// inputs. Where documents are kept apart, end is the EOS that ends one, and the
+// labels of EOS become Ignore; else it is -1. It returns how many labels it set.
+func separate(end int32, inputs, labels, positions, starts []int32) int {
 	ignored := 0
 	start := int32(0)
-	for i := range inputs {
+	for i, id := range inputs {
 		positions[i] = int32(i) - start
 		starts[i] = start
-		if c.documentMask && inputs[i] == c.loader.Index.EOS {
+		if id == end {
 			labels[i] = Ignore
 			ignored++
 			start = int32(i) + 1
 		}
 	}
 	return ignored
+}
+
+// documentEnd returns the id at which separate cuts.
+func documentEnd(x *Index, documentMask bool) int32 {
+	if documentMask {
+		return x.EOS
+	}
+	return -1
 }
 
 // resize makes b hold [rows, seq], keeping its memory where that suffices.

@@ -103,7 +103,7 @@ func ReadIndex(dir string) (*Index, error) {
 	path := filepath.Join(dir, IndexFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading prepared data: %w; prepare it with `meap data prepare`", err)
+		return nil, fmt.Errorf("reading prepared data: %w; name a folder that `meap data prepare` has written, or delete %s and prepare it again", err, dir)
 	}
 	x, err := parseIndex(data)
 	if err != nil {
