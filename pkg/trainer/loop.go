@@ -323,16 +323,25 @@ func (l *loop) checkpoint() error {
 	return nil
 }
 
+// CheckResume refuses to start anew (ResumeOff) in an output folder that holds a run. Train does so too; a command may want to
+// know before it prepares data.
+func CheckResume(output, resume string) error {
+	if resume != ResumeOff {
+		return nil
+	}
+	holds, err := HoldsRun(output)
+	if err == nil && holds {
+		err = &HoldsRunError{Output: output}
+	}
+	return err
+}
+
 // resumePoint finds the checkpoint to go on from, nil for a fresh start, and refuses one of another run's configuration.
 func (r *Run) resumePoint(store *Store) (*Checkpoint, error) {
 	var from Checkpoint
 	switch r.Resume {
 	case ResumeOff:
-		holds, err := HoldsRun(r.Output)
-		if err != nil || !holds {
-			return nil, err
-		}
-		return nil, &HoldsRunError{Output: r.Output}
+		return nil, CheckResume(r.Output, r.Resume)
 	case ResumeAuto, "":
 		dir, step, err := store.Latest()
 		if errors.Is(err, ErrNoCheckpoint) {

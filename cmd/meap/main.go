@@ -1,0 +1,56 @@
+// Command meap pretrains and evaluates decoder-only Transformers with Mask-Enhanced Autoregressive Prediction (MEAP).
+//
+// Each subcommand has a file of its own, which turns flags into a configuration and makes one call; what the calls have in common
+// is in internal/setup.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"meap/internal/config"
+	"meap/pkg/trainer"
+)
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitMisused     = 2
+	exitInterrupted = 130 // and a checkpoint was saved
+)
+
+func main() {
+	// The first signal asks the work to end well; the second ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "meap: %v\n", err)
+	}
+	return exitCode(ctx, err)
+}
+
+func exitCode(ctx context.Context, err error) int {
+	var holds *trainer.HoldsRunError
+	var changed *trainer.ResumeError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, trainer.ErrInterrupted), ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.Is(err, config.ErrUsage), errors.As(err, &holds), errors.As(err, &changed):
+		return exitMisused
+	}
+	return exitFailed
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"meap/internal/config"
+)
+
+// options are the flags that every subcommand has.
+type options struct {
+	threads int
+	cpuISA  string
+	json    bool
+}
+
+func newRoot() *cobra.Command {
+	o := &options{}
+	root := &cobra.Command{
+		Use:   "meap",
+		Short: "Pretrain and evaluate language models with mask-enhanced autoregressive prediction",
+		Long: `meap trains decoder-only Transformers by next-token prediction with a small share of the
+input tokens replaced by [MASK] (MEAP, arXiv 2502.07490), and measures what that does to
+retrieval from long contexts. Models are folders that Hugging Face tools read.
+
+Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a checkpoint).`,
+		Example: `  meap pretrain --config configs/quickstart.yaml
+  meap eval needle --model runs/quickstart
+  meap generate --model runs/quickstart --prompt 'func main() {'`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%v; see `%s --help`", err, c.CommandPath())
+	})
+	flags := root.PersistentFlags()
+	flags.IntVar(&o.threads, "threads", 0, "worker threads; results do not depend on them (0: one per core)")
+	flags.StringVar(&o.cpuISA, "cpu-isa", "auto", "instruction set of the CPU kernels, as meap doctor lists them")
+	flags.BoolVar(&o.json, "json", false, "one JSON object per line on standard output, for programs")
+	root.AddCommand(
+		newPretrain(o), newEval(o), newData(o), newGenerate(o), newPlan(o), newBench(o), newConfig(o), newDoctor(o), newVersion(o),
+	)
+	for _, c := range append(root.Commands(), root) {
+		usageArgs(c)
+	}
+	return root
+}
+
+// usageArgs makes wrong arguments of a command and its subcommands a misuse, which exits with 2.
+func usageArgs(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usagef("%v; see `%s --help`", err, c.CommandPath())
+		}
+		return nil
+	}
+	for _, sub := range c.Commands() {
+		usageArgs(sub)
+	}
+}
+
+// usagef is an error of the person who typed the command.
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+type usageError struct{ text string }
+
+func (e *usageError) Error() string        { return e.text }
+func (e *usageError) Is(target error) bool { return target == config.ErrUsage }
+
+// group makes a command that only holds others.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
+		return usagef("%s needs a subcommand; see `%s --help`", c.CommandPath(), c.CommandPath())
+	}}
+	c.AddCommand(subs...)
+	return c
+}
