@@ -48,7 +48,20 @@ type (
 		src, dst                   unsafe.Pointer
 		ld, have, lanes, k, stride int64
 	}
+	vecArgs struct {
+		a, b, c, d, e unsafe.Pointer
+		n             int64
+		s             [8]float32
+		sum           float64
+	}
+	tileArgs struct {
+		s, dp, ranges, max, sum, out, lse, delta unsafe.Pointer
+		rows, cols, ld, width                    int64
+		scale, _                                 float32
+	}
 )
+
+func ptr(x []float32) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(x)) }
 
 // scratch returns n floats that start on a cache line, from a buffer that grows
 // when it must and is kept.

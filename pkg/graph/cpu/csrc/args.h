@@ -1,5 +1,5 @@
 // Arguments of the kernels. Each struct has a Go struct of the same layout in
-// kernels.go: every field takes 8 bytes, and a kernel gets a pointer to one.
+// kernels.go, and a kernel gets a pointer to one.
 #pragma once
 #include <immintrin.h>
 
@@ -26,9 +26,38 @@ typedef struct {
   long stride; // 32-bit words between rows of dst
 } pack_args;
 
+// Vectors of n elements; what each field is stands at the kernel.
+typedef struct {
+  float *a, *b, *c, *d, *e;
+  long n;
+  float s[8];
+  double sum;
+} vec_args;
+
+// A tile of attention scores, rows queries x cols keys, in rows of ld floats
+// (a multiple of 16, so that whole vectors may be read and written). Row r may
+// attend to the keys range[2r] <= j < range[2r+1] of the tile.
+typedef struct {
+  float *s;          // in: q.k; out: weights
+  float *dp;         // backward: in: dout.v; out: gradient of q.k
+  const int *range;
+  float *max, *sum;  // forward: running maximum and sum of each row
+  float *out;        // forward: the row's running output, width floats
+  const float *lse;  // backward: logsumexp of each row
+  const float *delta; // backward: dout.out of each row
+  long rows, cols, ld;
+  long width;        // of out, a multiple of 16
+  float scale, unused;
+} tile_args;
+
 // Constants must not come from memory: the code has no data section. Hiding
 // the value from the compiler makes it broadcast from a register.
 static inline __attribute__((always_inline)) int hide(int bits) {
   __asm__("" : "+r"(bits));
   return bits;
+}
+
+static inline __attribute__((always_inline)) int bits(float f) {
+  union { float f; int i; } u = {f};
+  return hide(u.i);
 }
