@@ -28,11 +28,12 @@ type panel struct {
 // panelTitles names the metrics whose unit or meaning the name alone leaves
 // open. Metrics not listed have a panel with their own name.
 var panelTitles = map[string]string{
-	"loss":          "Loss (nats per token)",
-	"val_loss":      "Loss (nats per token)",
-	"learning_rate": "Learning rate",
-	"grad_norm":     "Gradient norm, before clipping",
-	"tokens_per_s":  "Throughput (tokens per second)",
+	"loss":              "Loss (nats per token)",
+	"val_loss":          "Loss (nats per token)",
+	"val_bits_per_byte": "Validation, bits per byte",
+	"learning_rate":     "Learning rate",
+	"grad_norm":         "Gradient norm, before clipping",
+	"tokens_per_s":      "Throughput (tokens per second)",
 }
 
 // panels groups curves by title, in order of first appearance, and leaves out

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -109,7 +110,7 @@ func (h *Haystack) Text(size int) ([]byte, error) {
 type Boundary string
 
 // BoundaryAuto chooses the first of the others that the haystack has often
-// enough, see [boundaryReach].
+// enough: sentences in prose, lines in source code, see [boundaryReach].
 const (
 	BoundaryAuto     Boundary = "auto"
 	BoundarySentence Boundary = "sentence" // after the end of a sentence
@@ -120,8 +121,14 @@ const (
 // boundaryReach is how far, in bytes, the walk back from a random place to a
 // boundary may be for nine places in ten. English prose needs about 200 for a
 // sentence. Source code has sentences too, in its comments, but far apart:
-// walking back to one would put most needles at the same few depths.
-const boundaryReach = 400
+// walking back to one would put most needles at the same few depths. The same
+// happens with prose in a document of a few hundred bytes, so the walk should
+// also be no longer than boundaryShare of the shortest document; where neither
+// sentences nor lines are that dense, the denser are taken.
+const (
+	boundaryReach = 400
+	boundaryShare = 0.25
+)
 
 // boundaryContext is how many tokens on either side are decoded to judge a
 // place: enough for a full stop, a closing quote and the blanks of an indented
@@ -175,8 +182,9 @@ func endsAt(before, after []byte, kind Boundary) bool {
 }
 
 // chooseBoundary returns the kind to use for ids and its cuts (nil for any
-// token). bytesPerToken turns distances in tokens into bytes.
-func chooseBoundary(tok Tokenizer, ids []int32, want Boundary, bytesPerToken float64) (Boundary, []int, error) {
+// token). bytesPerToken turns distances in tokens into bytes; shortest is the
+// shortest document in tokens.
+func chooseBoundary(tok Tokenizer, ids []int32, want Boundary, bytesPerToken float64, shortest int) (Boundary, []int, error) {
 	switch want {
 	case BoundaryToken:
 		return want, nil, nil
@@ -190,13 +198,19 @@ func chooseBoundary(tok Tokenizer, ids []int32, want Boundary, bytesPerToken flo
 	default:
 		return "", nil, fmt.Errorf("--boundary %s: one of auto, sentence, line, token", want)
 	}
+	best, bestCuts, bestWalk := BoundaryToken, []int(nil), math.Inf(1)
 	for _, kind := range []Boundary{BoundarySentence, BoundaryLine} {
 		cuts := boundaries(tok, ids, kind)
-		if float64(walkBack(cuts, len(ids), 0.9))*bytesPerToken <= boundaryReach {
-			return kind, cuts, nil
+		walk := float64(walkBack(cuts, len(ids), 0.9))
+		if walk*bytesPerToken > boundaryReach || walk >= bestWalk {
+			continue
+		}
+		best, bestCuts, bestWalk = kind, cuts, walk
+		if walk <= boundaryShare*float64(shortest) {
+			break
 		}
 	}
-	return BoundaryToken, nil, nil
+	return best, bestCuts, nil
 }
 
 // walkBack returns the q-quantile, over all positions 0..n-1, of the distance

@@ -136,10 +136,7 @@ func NewNeedle(cfg NeedleConfig, tok Tokenizer, hay *Haystack, maxSeq int) (*Nee
 		return nil, err
 	}
 	n := &Needle{cfg: cfg, source: hay.Source, seed: hay.Seed, parts: cfg.encode(tok)}
-	longest := 0
-	for _, l := range cfg.Lengths {
-		longest = max(longest, l-cfg.Buffer)
-	}
+	longest := cfg.Lengths[len(cfg.Lengths)-1] - cfg.Buffer // check saw that they ascend
 	// A document may start later than the haystack does so that it ends at a
 	// boundary; this much is kept for that.
 	want := longest + 8*boundaryReach
@@ -160,7 +157,7 @@ func NewNeedle(cfg NeedleConfig, tok Tokenizer, hay *Haystack, maxSeq int) (*Nee
 		return nil, fmt.Errorf("--haystack %s: the text already holds the needle %q; choose another --needle", hay.Source, core)
 	}
 	var err error
-	n.boundary, n.cuts, err = chooseBoundary(tok, n.hay, cfg.Boundary, bytesPerToken)
+	n.boundary, n.cuts, err = chooseBoundary(tok, n.hay, cfg.Boundary, bytesPerToken, cfg.Lengths[0]-cfg.Buffer-len(n.parts.needle))
 	return n, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,21 @@ func TestNeedleBoundaries(t *testing.T) {
 			t.Errorf("depth %.0f: at %.2f after %q", d, p.Depth, rune(p.IDs[p.Needle-1]))
 		}
 	}
+	// In a short document sentences would be too coarse; lines are taken if
+	// there are enough of them, sentences if not.
+	narrow := regexp.MustCompile(`(.{18}\S*) `).ReplaceAllString(prose(9000), "$1\n")
+	for _, c := range []struct {
+		text   string
+		length int
+		want   Boundary
+	}{
+		{narrow, 394, BoundaryLine}, {narrow, 1000, BoundarySentence},
+		{strings.ReplaceAll(prose(9000), "\n", " "), 394, BoundarySentence},
+	} {
+		if n := needlePlan(t, byteTok{}, c.text, []int{c.length}, []float64{50}); n.Boundary() != c.want {
+			t.Errorf("length %d: boundary %q, want %q", c.length, n.Boundary(), c.want)
+		}
+	}
 	blob := needlePlan(t, byteTok{}, strings.Repeat("x1", 9000), []int{1000}, []float64{0, 37, 100})
 	if blob.Boundary() != BoundaryToken {
 		t.Errorf("one long word: boundary %q, want token", blob.Boundary())
@@ -173,7 +189,7 @@ func (t strictTok) Decode(ids []int32) []byte {
 }
 
 func TestBoundariesInsideCharacters(t *testing.T) {
-	for _, text := range []string{"fin. é. Été! ", "终。日本。x", prose(500)} {
+	for _, text := range []string{"fin. é. Été! ", "终。日本。x", "fin. é", prose(500)} {
 		ids := byteTok{}.Encode([]byte(text), nil)
 		for _, kind := range []Boundary{BoundarySentence, BoundaryLine} {
 			raw, strict := boundaries(byteTok{}, ids, kind), boundaries(strictTok{}, ids, kind)

@@ -139,6 +139,10 @@ func TestReportPage(t *testing.T) {
 			t.Errorf("the page lacks %q", wanted)
 		}
 	}
+	// -50 stands at length 500, depth 100; its log-likelihoods belong to it.
+	if !regexp.MustCompile(`title="with -120\.00, without -70\.00;[^"]*depth 100\.0 %">-50\.0<`).MatchString(page) {
+		t.Error("the cell of -50 does not show its own log-likelihoods")
+	}
 	if strings.Contains(page, "Gradient norm") {
 		t.Error("a curve without finite points has a panel")
 	}
