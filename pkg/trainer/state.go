@@ -33,6 +33,8 @@ type State struct {
 	Position int64  `json:"position"` // rows taken since the start of the run, over all epochs
 	Tokens   int64  `json:"tokens"`   // input tokens since the start of the run
 
+	RowsPerEpoch int64 `json:"rows_per_epoch"` // training rows in one pass
+
 	Tokenizer string `json:"tokenizer"` // fingerprint of what defines the ids
 	Data      string `json:"data"`      // fingerprint of the packed training data
 
