@@ -25,25 +25,25 @@ type Config struct {
 	// Sources are files, folders (all their files, at any depth) and patterns
 	// with *, ?, [a-z] and ** (any number of folders). A leading ~ is the home
 	// folder, $NAME an environment variable, and $GOROOT the Go distribution.
-	Sources []string `mapstructure:"sources"`
+	Sources []string `mapstructure:"sources" help:"files, folders and patterns (*, ?, **) of text; ~, $NAME and $GOROOT are expanded"`
 	// Validation are sources that are held out of training. Where there are
 	// none, ValidationFraction decides.
-	Validation []string `mapstructure:"validation"`
+	Validation []string `mapstructure:"validation" help:"sources held out of training (none: data.validation_fraction decides)"`
 	// ValidationFraction is the share of the sources' files that is held out,
 	// chosen by a hash of their names; of a single file, its end. 0 holds out
 	// nothing.
-	ValidationFraction float64 `mapstructure:"validation_fraction"`
+	ValidationFraction float64 `mapstructure:"validation_fraction" help:"share of the sources' files held out, 0 to 0.5; of a single file, its end"`
 	// CacheDir is the folder under which prepared data is kept, in one folder
 	// for every combination of sources and tokenizer.
-	CacheDir string `mapstructure:"cache_dir"`
+	CacheDir string `mapstructure:"cache_dir" help:"folder under which prepared data is kept"`
 	// DocumentMask keeps attention, positions and labels within documents.
-	DocumentMask bool `mapstructure:"document_mask"`
+	DocumentMask bool `mapstructure:"document_mask" help:"keep attention, positions and labels within documents"`
 	// TextField names the field that holds the text of a record, in formats
 	// that have records.
-	TextField string `mapstructure:"text_field"`
+	TextField string `mapstructure:"text_field" help:"field that holds the text of a record, in formats that have records"`
 	// MaxFileBytes is the size from which a file is left out: with a count
 	// where a folder or pattern found it, as an error where it was named.
-	MaxFileBytes int64 `mapstructure:"max_file_bytes"`
+	MaxFileBytes int64 `mapstructure:"max_file_bytes" help:"files above this size are left out"`
 }
 
 // DefaultConfig returns the defaults; Sources has none.

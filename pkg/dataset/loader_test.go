@@ -248,53 +248,47 @@ func TestPaddingIsNeverRead(t *testing.T) {
 	}
 }
 
-func TestWindows(t *testing.T) {
-	set := prepared(t, map[string]string{"a.txt": "abcdefg", "b.txt": "hi"}) // <s>abcdefg</s><s>hi</s>: 13 tokens
-	s := stream(t, set, Train)
-	tokens := everything(t, s)
-	for _, seq := range []int{1, 3, 4, 5, 12, 13, 50} {
-		for _, documentMask := range []bool{false, true} {
-			w, err := NewWindows(s, bytesTok, seq, 0, documentMask)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := (12 + seq - 1) / seq; w.Rows() != want {
-				t.Fatalf("seq %d: %d windows, want %d", seq, w.Rows(), want)
-			}
-			// One window more than there are, and all in one batch.
-			var b Batch
-			if err := w.Fill(0, w.Rows()+1, &b); err != nil {
-				t.Fatal(err)
-			}
-			var got []int32
-			for i, label := range b.Labels {
-				if label == Ignore {
-					continue
-				}
-				got = append(got, label)
-				at := i/seq*seq + i%seq
-				if b.Inputs[i] != tokens[at] || label != tokens[at+1] {
-					t.Errorf("seq %d: input %d and label %d at %d", seq, b.Inputs[i], label, at)
-				}
-			}
-			want := slices.DeleteFunc(slices.Clone(tokens), func(id int32) bool { return id == 256 })
-			if !slices.Equal(got, want) || b.Labelled != len(want) {
-				t.Errorf("seq %d: labels %v (%d), want %v", seq, got, b.Labelled, want)
-			}
-			if got := w.BytesPerToken(); math.Abs(got-9.0/11) > 1e-12 { // 9 letters; 9 letters and 2 EOS are labels
-				t.Errorf("seq %d: %v bytes per token", seq, got)
-			}
+func TestHeldOut(t *testing.T) {
+	const x = Ignore
+	ids := []int32{256, 'a', 'b', 257, 256, 'c', 'd', 257, 256, 'e', 'f', 'g', 257}
+	for documentMask, starts := range map[bool][]int32{false: {0, 0, 0, 0}, true: {0, 0, 0, 3}} {
+		l, err := NewLoader(sharded(t, 259, 5, ids), 4, 0) // <s>ab</s><s> and cd</s><s>e; fg</s> is left out
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := NewHeldOut(l, documentMask)
+		if h.Rows() != 2 {
+			t.Fatalf("%d rows", h.Rows())
+		}
+		var b Batch
+		if err := h.Fill(0, 3, &b); err != nil { // one row more than there are
+			t.Fatal(err)
+		}
+		// Where a document begins is no label, with or without the mask.
+		first := []int32{'a', 'b', 257, x}
+		second := []int32{'d', 257, x, 'e'}
+		firstAt, secondAt := 0, 1
+		if b.Inputs[0] == 'c' {
+			firstAt, secondAt = 1, 0
+		}
+		row := func(s []int32, r int) []int32 { return s[4*r : 4*r+4] }
+		if !slices.Equal(row(b.Inputs, firstAt), ids[:4]) || !slices.Equal(row(b.Labels, firstAt), first) ||
+			!slices.Equal(row(b.Inputs, secondAt), ids[5:9]) || !slices.Equal(row(b.Labels, secondAt), second) ||
+			!slices.Equal(row(b.Starts, secondAt), starts) || !slices.Equal(row(b.Labels, 2), []int32{x, x, x, x}) || b.Labelled != 6 {
+			t.Errorf("document mask %v: inputs %v labels %v starts %v labelled %d", documentMask, b.Inputs, b.Labels, b.Starts, b.Labelled)
+		}
+		if n := testing.AllocsPerRun(10, func() { h.Fill(0, 2, &b) }); n != 0 {
+			t.Errorf("%v allocations", n)
 		}
 	}
-	w, err := NewWindows(s, bytesTok, 2, 3, false) // windows 0, 2 and 4 of 6
-	if err != nil || w.Rows() != 3 {
-		t.Fatalf("%v, %v", w, err)
+	set := prepared(t, map[string]string{"a.txt": "abcdefg", "b.txt": "hi"})
+	l, err := set.Open(Train, 4, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	var b Batch
-	if err := w.Fill(1, 2, &b); err != nil || !slices.Equal(b.Inputs, []int32{tokens[4], tokens[5], tokens[8], tokens[9]}) {
-		t.Errorf("inputs %v, %v", b.Inputs, err)
-	}
-	if n := testing.AllocsPerRun(10, func() { w.Fill(0, 2, &b) }); n != 0 {
-		t.Errorf("%v allocations", n)
+	defer l.Close()
+	// 9 letters; they and two EOS are labels.
+	if got := NewHeldOut(l, false).BytesPerToken(); math.Abs(got-9.0/11) > 1e-12 {
+		t.Errorf("%v bytes per token", got)
 	}
 }

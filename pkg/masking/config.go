@@ -35,15 +35,15 @@ const MaxRatio = 0.5
 // Config is the section "masking" of a configuration.
 type Config struct {
 	// Scheme is one of per_row, reference, none.
-	Scheme string `mapstructure:"scheme"`
+	Scheme string `mapstructure:"scheme" help:"how masked positions are drawn: per_row, reference or none"`
 	// Ratio is the share of a row's input tokens that is masked, 0 to 0.5.
-	Ratio float64 `mapstructure:"ratio"`
+	Ratio float64 `mapstructure:"ratio" help:"share of the input tokens that becomes [MASK], 0 to 0.5"`
 	// KeepSpecial spares the separators (BOS, EOS). The reference masks them
 	// like every other token.
-	KeepSpecial bool `mapstructure:"keep_special"`
+	KeepSpecial bool `mapstructure:"keep_special" help:"never mask <s> and </s>"`
 	// Warmup is the number of optimiser steps over which the ratio rises
 	// linearly from 0 to Ratio; 0 means the full ratio from the first step.
-	Warmup int64 `mapstructure:"warmup"`
+	Warmup int64 `mapstructure:"warmup" help:"steps over which the ratio rises from 0 to masking.ratio (0: none)"`
 }
 
 // DefaultConfig returns the paper's pre-training setting, with positions drawn

@@ -53,16 +53,6 @@ type Tokenizer interface {
 	Save(dir string) error
 }
 
-// Config is the section "tokenizer" of a configuration.
-type Config struct {
-	// Path is "" or "bytes" for the byte-level vocabulary, else a
-	// tokenizer.json or a folder that holds one.
-	Path string `mapstructure:"path"`
-}
-
-// DefaultConfig returns the byte-level vocabulary.
-func DefaultConfig() Config { return Config{Path: Bytes} }
-
 // Load returns the tokenizer that path (tokenizer.path) names: "" or "bytes"
 // is the byte-level vocabulary; else a tokenizer.json or a folder that holds
 // one. This version reads only files that describe the byte-level vocabulary.
