@@ -168,7 +168,11 @@ type barProgress struct {
 	span Span
 	bar  *progressbar.ProgressBar
 	last string // description of the newest step
+	// shown is when the bar was last drawn. The bar's own throttle would draw count and description of different steps.
+	shown time.Time
 }
+
+const redrawInterval = 100 * time.Millisecond
 
 func (p *barProgress) Start(s Span) {
 	p.span = s
@@ -181,26 +185,33 @@ func (p *barProgress) Start(s Span) {
 		progressbar.OptionShowDescriptionAtLineEnd(),
 		progressbar.OptionSetPredictTime(false), // it counts the steps before a resume as done by this process
 		progressbar.OptionSetElapsedTime(false),
-		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)
 	p.last = fmt.Sprintf("step %d/%d", s.Done, s.Last)
+	p.draw(s.Done)
+}
+
+// draw sets the bar to a step. A terminal that is gone is no reason to stop training, so its errors are passed over.
+func (p *barProgress) draw(step int64) {
+	_ = p.bar.Set64(min(step, p.span.Last))
 	p.bar.Describe(p.last)
-	_ = p.bar.Set64(s.Done) // fails only beyond its end
+	p.shown = p.now()
 }
 
 func (p *barProgress) Step(r StepRecord) {
-	p.pace.step(p.now())
+	now := p.now()
+	p.pace.step(now)
 	p.last = fmt.Sprintf("step %d/%d  loss %.4f  %s", r.Step, p.span.Last, r.Loss, speed(r, p.span, &p.pace))
-	p.bar.Describe(p.last)
-	_ = p.bar.Set64(min(r.Step, p.span.Last))
+	if now.Sub(p.shown) >= redrawInterval {
+		p.draw(r.Step)
+	}
 }
 
 func (p *barProgress) Validation(r ValidationRecord) { p.Note(validationLine(r)) }
 
 func (p *barProgress) Note(text string) {
 	if p.bar != nil {
-		_ = p.bar.Clear() // a terminal that is gone is no reason to stop training
+		_ = p.bar.Clear()
 	}
 	fmt.Fprintln(p.out, text)
 	if p.bar != nil {

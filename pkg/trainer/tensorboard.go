@@ -49,7 +49,7 @@ type Scalar struct {
 
 // OpenEvents starts a new event file in a folder (created where missing) for a run that continues after step `after` (0: from the start).
 // TensorBoard merges the files of a folder; where an interrupted run wrote steps beyond `after`, it drops them on reading the START
-// event that a continued run's file begins with.
+// event that every file begins with: that names the first step that is about to be run again.
 func OpenEvents(dir string, after int64) (*EventWriter, error) {
 	return openEvents(dir, after, time.Now)
 }
@@ -67,8 +67,12 @@ func openEvents(dir string, after int64, now func() time.Time) (*EventWriter, er
 	w.event = protowire.AppendTag(w.event, eventFileVersion, protowire.BytesType)
 	w.event = protowire.AppendString(w.event, eventFormat)
 	err = w.end()
-	if err == nil && after > 0 {
-		w.begin(after + 1) // readers drop events of this step and later ones
+	if err == nil {
+		first := after + 1
+		if after == 0 {
+			first = 0 // a run that was killed before its first checkpoint leaves nothing that stays
+		}
+		w.begin(first)
 		w.event = protowire.AppendTag(w.event, eventSessionLog, protowire.BytesType)
 		w.event = protowire.AppendBytes(w.event,
 			protowire.AppendVarint(protowire.AppendTag(nil, sessionLogStatus, protowire.VarintType), sessionLogStart))
