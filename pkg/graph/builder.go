@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/chewxy/hm"
 	G "gorgonia.org/gorgonia"
@@ -77,7 +78,7 @@ func (b *Builder) Apply(spec Spec, in ...*Node) *Node {
 		descs[i] = DescOf(n)
 		types[i] = n.Type()
 	}
-	out := spec.Infer(descs)
+	out := infer(spec, descs)
 	op := &operator{b: b, spec: spec, in: types, out: typeOf(out[0]), outs: out}
 	// Gorgonia merges nodes by a 32-bit hash that says nothing of the children, so two different applications can be taken
 	// for one: look at what came back, and if it is another's node, try again under another hash.
@@ -92,6 +93,20 @@ func (b *Builder) Apply(spec Spec, in ...*Node) *Node {
 		b.nonce++
 		op.nonce = b.nonce
 	}
+}
+
+// infer applies a shape rule. Rules look at operands and axes that may not be there; that too is said in words.
+func infer(spec Spec, in []Desc) []Desc {
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case runtime.Error:
+			panic(fmt.Sprintf("graph: %T%+v cannot take %v (%v)", spec, spec, in, e))
+		default:
+			panic(e)
+		}
+	}()
+	return spec.Infer(in)
 }
 
 // Aux returns the i-th auxiliary output (from 1) of the operator whose primary output is n.
