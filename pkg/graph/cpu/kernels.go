@@ -12,9 +12,10 @@ import (
 // item of the same pool. The methods on rows and vectors keep nothing, run on
 // the goroutine that calls them, and may be called from anywhere.
 type Kernels struct {
-	pool *Pool
-	isa  ISA
-	gemm gemm
+	pool      *Pool
+	isa       ISA
+	gemm      gemm
+	attention attention
 }
 
 // NewKernels returns kernels of the given level that run on pool. It fails where
@@ -26,6 +27,7 @@ func NewKernels(pool *Pool, isa ISA) (*Kernels, error) {
 	}
 	k := &Kernels{pool: pool, isa: isa}
 	k.gemm.init(pool, isa)
+	k.attention.init(k)
 	return k, nil
 }
 

@@ -3,7 +3,7 @@
 // source csrc/vec_avx512.c e9921903b8bb59a7eb3823ab03ce6cab5017398877cfefa8de350c8c8208a039
 // source csrc/args.h 36a63a6e76e89761cedfb0e0ebcc57a92ae37df6d6276e77b49f0d704df662e1
 // source csrc/vec.h a92cb578a67be863419124a90ca01dde704574133679d6bfffe0695047c686e5
-// flags -O3 -ffreestanding -fno-jump-tables -mno-red-zone -fno-asynchronous-unwind-tables -fno-stack-protector -fcf-protection=none -fomit-frame-pointer -fno-pic -ffp-contract=off -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+// flags -mstack-alignment=8 -O3 -ffreestanding -fno-jump-tables -mno-red-zone -fno-asynchronous-unwind-tables -fno-stack-protector -fcf-protection=none -fomit-frame-pointer -fno-pic -ffp-contract=off -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 
 //go:build amd64
 

@@ -32,7 +32,10 @@ import (
 // whoever calls a NOSPLIT function, and a wrapper stands between the two.
 const maxStack = 512
 
+// Go aligns its stacks to 8 bytes only, hence the alignment: the compiler must not
+// expect more where it spills a register.
 var commonFlags = []string{
+	"-mstack-alignment=8",
 	"-O3", "-ffreestanding", "-fno-jump-tables", "-mno-red-zone", "-fno-asynchronous-unwind-tables",
 	"-fno-stack-protector", "-fcf-protection=none", "-fomit-frame-pointer", "-fno-pic", "-ffp-contract=off",
 }
@@ -128,6 +131,9 @@ func writeSources(b *bytes.Buffer, path string, done map[string]bool) error {
 	return nil
 }
 
+// alignedSpill is an instruction that faults unless the stack is aligned.
+var alignedSpill = regexp.MustCompile(`^vmov(aps|apd|dqa)\S* .*\(%rsp\)`)
+
 var instruction = regexp.MustCompile(`^\s*([0-9a-f]+):\t((?:[0-9a-f]{2} )+)\s*\t?(.*)$`)
 
 func writeFunctions(b *bytes.Buffer, obj string) error {
@@ -178,6 +184,9 @@ func writeFunctions(b *bytes.Buffer, obj string) error {
 			l := lines[at]
 			if l.size == 0 {
 				return fmt.Errorf("%s: no instruction listed at %#x", s.Name, at)
+			}
+			if alignedSpill.MatchString(l.text) {
+				return fmt.Errorf("%s: %s: Go does not align its stacks", s.Name, l.text)
 			}
 			b.WriteByte('\t')
 			for i, x := range code[at : at+l.size] {

@@ -1,0 +1,221 @@
+package cpu
+
+// The gradient follows Dao 2023 (arXiv 2307.08691): with p the weights and o the
+// output, and everything tile by tile,
+//
+//	delta = dout.o   dp = dout v^T   ds = scale p (dp - delta)
+//	dv = p^T dout    dk = ds^T q     dq = ds k
+//
+// Each element of dk and dv is summed over the heads of the group and then the
+// blocks of queries, in ascending order, and each of dq over the blocks of keys.
+// That order holds whether a pair is one item, which computes the scores once, or
+// its blocks are items of their own, which computes them twice but occupies more
+// threads; so the choice changes no result.
+func (a *attention) backward(s *Attention, dq, dk, dv, q, keys, values, out, lse, dout []float32) {
+	if s.Batch == 0 || s.Queries == 0 {
+		return
+	}
+	if s.Queries != s.Keys || s.Past != nil {
+		panic("cpu: attention over a cache has no gradient")
+	}
+	a.start(s)
+	a.single, a.rows = false, s.Queries
+	a.queryBlocks = ceilDiv(a.rows, a.tileRows)
+	a.dq, a.dk, a.dv = dq, dk, dv
+	a.q, a.keys, a.values, a.out, a.lse, a.dout = q, keys, values, out, lse, dout
+	pair := a.keyBlocks*a.keyBlockFloats() + a.group*a.queryBlocks*a.queryBlockFloats()
+	a.delta = scratch(&a.deltaBuf, min(s.Batch*s.KVHeads, max(1, packBudget/pair))*a.group*a.Queries)
+	a.run(pair, (*attention).backwardRun)
+}
+
+func (c *attentionCall) keyBlockFloats() int {
+	return 2*ceilDiv(tileKeys, c.nr)*c.keyPanel + ceilDiv(c.HeadDim, c.nr)*c.overKeys
+}
+
+func (c *attentionCall) queryBlockFloats() int {
+	return 2*c.tileRows/c.mr*c.queryPanel + 2*ceilDiv(c.HeadDim, c.nr)*c.overQueries
+}
+
+// fewPairs says whether pairs as items would leave more threads idle than
+// computing the scores twice costs: 5 products of a tile against 7.
+func (a *attention) fewPairs() bool {
+	threads := a.k.pool.Threads()
+	return 7*a.pairs < 5*ceilDiv(a.pairs, threads)*threads
+}
+
+func (a *attention) backwardRun() {
+	a.k.pool.Run(a.pairs*(a.keyBlocks+a.group*a.queryBlocks), a.packBackwardFn)
+	if a.fewPairs() {
+		a.k.pool.Run(a.pairs*a.keyBlocks, a.keyBlockFn)
+		a.k.pool.Run(a.pairs*a.group*a.queryBlocks, a.queryFn)
+	} else {
+		a.k.pool.Run(a.pairs, a.pairFn)
+	}
+}
+
+// packedKeys are the packed operands of a block of keys: the rows of k and of v,
+// for s and dp, and the columns of k, for dq.
+type packedKeys struct{ k, v, kCols []float32 }
+
+// packedQueries are those of a block of queries of a head: the rows of q and of
+// dout, and their columns, for dk and dv.
+type packedQueries struct{ q, dout, qCols, doutCols []float32 }
+
+func (c *attentionCall) keyBlock(pair, j int) packedKeys {
+	x := c.packed[pair*c.pairFloats+j*c.keyBlockFloats():]
+	n := ceilDiv(tileKeys, c.nr) * c.keyPanel
+	return packedKeys{x, x[n:], x[2*n:]}
+}
+
+// queryBlock returns block i of head g of the pair's group.
+func (c *attentionCall) queryBlock(pair, g, i int) packedQueries {
+	x := c.packed[pair*c.pairFloats+c.keyBlocks*c.keyBlockFloats()+(g*c.queryBlocks+i)*c.queryBlockFloats():]
+	n, m := c.tileRows/c.mr*c.queryPanel, ceilDiv(c.HeadDim, c.nr)*c.overQueries
+	return packedQueries{x, x[n:], x[2*n:], x[2*n+m:]}
+}
+
+func (a *attention) packBackward(item, _ int) {
+	per := a.keyBlocks + a.group*a.queryBlocks
+	pair := item / per
+	item %= per
+	b, kvHead := a.pair(pair)
+	if item < a.keyBlocks {
+		to := a.keyBlock(pair, item)
+		j0 := item * tileKeys
+		cols := min(tileKeys, a.Keys-j0)
+		k, ld := a.keyRows(a.keys, b, kvHead, j0)
+		v, _ := a.keyRows(a.values, b, kvHead, j0)
+		a.packAll(to.k, a.keyPanel, k, ld, true, a.nr, cols, a.HeadDim)
+		a.packAll(to.v, a.keyPanel, v, ld, true, a.nr, cols, a.HeadDim)
+		a.packAll(to.kCols, a.overKeys, k, ld, false, a.nr, a.HeadDim, cols)
+		return
+	}
+	g, i := (item-a.keyBlocks)/a.queryBlocks, (item-a.keyBlocks)%a.queryBlocks
+	to := a.queryBlock(pair, g, i)
+	head, r0 := kvHead*a.group+g, i*a.tileRows
+	rows := min(a.tileRows, a.Queries-r0)
+	q, ld := a.queryRows(a.q, b, head, r0)
+	dout, _ := a.queryRows(a.dout, b, head, r0)
+	out, _ := a.queryRows(a.out, b, head, r0)
+	a.packAll(to.q, a.queryPanel, q, ld, true, a.mr, rows, a.HeadDim)
+	a.packAll(to.dout, a.queryPanel, dout, ld, true, a.mr, rows, a.HeadDim)
+	a.packAll(to.qCols, a.overQueries, q, ld, false, a.nr, a.HeadDim, rows)
+	a.packAll(to.doutCols, a.overQueries, dout, ld, false, a.nr, a.HeadDim, rows)
+	delta := a.delta[(pair*a.group+g)*a.Queries+r0:]
+	for r := range rows {
+		delta[r] = float32(a.k.Dot(dout[r*ld:][:a.HeadDim], out[r*ld:]))
+	}
+}
+
+// pairItem computes all gradients of a pair.
+func (a *attention) pairItem(pair, worker int) {
+	for g := range a.group {
+		for i := range a.queryBlocks {
+			a.clearQueries(pair, g, i)
+		}
+	}
+	for j := range a.keyBlocks {
+		a.clearKeys(pair, j)
+		for g := range a.group {
+			for i := j * tileKeys / a.tileRows; i < a.queryBlocks; i++ {
+				a.backwardTile(&a.work[worker], pair, g, i, j, true, true)
+			}
+		}
+	}
+}
+
+// keyBlockItem computes dk and dv of one block of keys. The first blocks, which
+// most queries see, come first.
+func (a *attention) keyBlockItem(item, worker int) {
+	j, pair := item/a.pairs, item%a.pairs
+	a.clearKeys(pair, j)
+	for g := range a.group {
+		for i := j * tileKeys / a.tileRows; i < a.queryBlocks; i++ {
+			a.backwardTile(&a.work[worker], pair, g, i, j, true, false)
+		}
+	}
+}
+
+// queryItem computes dq of one block of queries of one head. The last blocks,
+// which see most keys, come first.
+func (a *attention) queryItem(item, worker int) {
+	i := a.queryBlocks - 1 - item/(a.pairs*a.group)
+	pair, g := item/a.group%a.pairs, item%a.group
+	a.clearQueries(pair, g, i)
+	for j := 0; j*tileKeys < min((i+1)*a.tileRows, a.Queries); j++ {
+		a.backwardTile(&a.work[worker], pair, g, i, j, false, true)
+	}
+}
+
+func (a *attention) clearKeys(pair, j int) {
+	b, kvHead := a.pair(pair)
+	dk, ld := a.keyRows(a.dk, b, kvHead, j*tileKeys)
+	dv, _ := a.keyRows(a.dv, b, kvHead, j*tileKeys)
+	for r := range min(tileKeys, a.Keys-j*tileKeys) {
+		clear(dk[r*ld:][:a.HeadDim])
+		clear(dv[r*ld:][:a.HeadDim])
+	}
+}
+
+func (a *attention) clearQueries(pair, g, i int) {
+	b, kvHead := a.pair(pair)
+	dq, ld := a.queryRows(a.dq, b, kvHead*a.group+g, i*a.tileRows)
+	for r := range min(a.tileRows, a.Queries-i*a.tileRows) {
+		clear(dq[r*ld:][:a.HeadDim])
+	}
+}
+
+// backwardTile adds what one tile, block i of the queries of head g and block j
+// of the keys, gives to dk and dv (if toKeys) and to dq (if toQueries).
+func (a *attention) backwardTile(w *attentionScratch, pair, g, i, j int, toKeys, toQueries bool) {
+	b, kvHead := a.pair(pair)
+	head, r0, j0 := kvHead*a.group+g, i*a.tileRows, j*tileKeys
+	rows := min(a.tileRows, a.Queries-r0)
+	cols := a.colsSeen(b, r0+rows-1, j0, min(tileKeys, a.Keys-j0))
+	if cols == 0 || a.firstFrom(b, r0, r0+rows) >= j0+cols {
+		return
+	}
+	keys, queries := a.keyBlock(pair, j), a.queryBlock(pair, g, i)
+	lanes := a.lanes(a.HeadDim)
+	for r := 0; r < rows; r += a.mr {
+		n := min(a.mr, rows-r)
+		seen := a.colsSeen(b, r0+r+n-1, j0, cols)
+		at := r / a.mr * a.queryPanel
+		a.mulPanel(w.s[r*tileKeys:], tileKeys, queries.q[at:], keys.k, a.keyPanel, lanes, n, seen, false)
+		a.mulPanel(w.dp[r*tileKeys:], tileKeys, queries.dout[at:], keys.v, a.keyPanel, lanes, n, seen, false)
+	}
+	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
+	lse := a.lse[(b*a.Heads+head)*a.Queries+r0:]
+	delta := a.delta[(pair*a.group+g)*a.Queries+r0:]
+	a.k.softmaxTileGrad(w, lse[:rows], delta[:rows], cols, a.Scale)
+	if toKeys {
+		dv, ld := a.keyRows(a.dv, b, kvHead, j0)
+		dk, _ := a.keyRows(a.dk, b, kvHead, j0)
+		a.addTransposed(dv, ld, w, w.s, queries.doutCols, r0, rows, j0, cols)
+		a.addTransposed(dk, ld, w, w.dp, queries.qCols, r0, rows, j0, cols)
+	}
+	if !toQueries {
+		return
+	}
+	dq, ld := a.queryRows(a.dq, b, head, r0)
+	for r := 0; r < rows; r += a.mr {
+		n := min(a.mr, rows-r)
+		if seen := a.colsSeen(b, r0+r+n-1, j0, cols); seen > 0 {
+			a.pack(w.panel, w.dp, tileKeys, true, a.mr, r, n, 0, seen)
+			a.mulPanel(dq[r*ld:], ld, w.panel, keys.kCols, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
+		}
+	}
+}
+
+// addTransposed adds s^T x to y, s being the tile's [rows, cols] and x the packed
+// columns of its queries. Rows before a panel of keys do not see it and are left
+// out of the sum.
+func (a *attention) addTransposed(y []float32, ld int, w *attentionScratch, s, x []float32, r0, rows, j0, cols int) {
+	for c := 0; c < cols; c += a.mr {
+		n := min(a.mr, cols-c)
+		skip := max(0, j0+c-r0) / a.perLane()
+		from := skip * a.perLane()
+		a.pack(w.panel, s, tileKeys, false, a.mr, c, n, from, rows-from)
+		a.mulPanel(y[c*ld:], ld, w.panel, x[skip*a.nr:], a.overQueries, a.lanes(rows-from), n, a.HeadDim, true)
+	}
+}

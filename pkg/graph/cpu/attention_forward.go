@@ -1,0 +1,113 @@
+package cpu
+
+import "math"
+
+func (a *attention) forward(s *Attention, out, lse, q, keys, values []float32) {
+	if s.Batch == 0 || s.Queries == 0 {
+		return
+	}
+	a.start(s)
+	a.out, a.lse, a.q, a.keys, a.values = out, lse, q, keys, values
+	block := ceilDiv(tileKeys, a.nr)*a.keyPanel + ceilDiv(a.HeadDim, a.nr)*a.overKeys
+	a.run(a.keyBlocks*block, (*attention).forwardRun)
+}
+
+func (a *attention) forwardRun() {
+	a.k.pool.Run(a.pairs*a.keyBlocks, a.packForwardFn)
+	items := a.pairs * a.queryBlocks
+	if !a.single {
+		items *= a.group
+	}
+	a.k.pool.Run(items, a.forwardFn)
+}
+
+// forwardBlock returns the packed keys and values of key block j of a pair: the
+// rows of the keys, for the scores, and the columns of the values.
+func (c *attentionCall) forwardBlock(pair, j int) (keys, values []float32) {
+	x := c.packed[pair*c.pairFloats:][j*(c.pairFloats/c.keyBlocks):]
+	return x, x[ceilDiv(tileKeys, c.nr)*c.keyPanel:]
+}
+
+func (a *attention) packForward(item, _ int) {
+	pair, j := item/a.keyBlocks, item%a.keyBlocks
+	b, kvHead := a.pair(pair)
+	j0 := j * tileKeys
+	cols := min(tileKeys, a.past(b)+a.Queries-j0)
+	if cols <= 0 {
+		return
+	}
+	keys, values := a.forwardBlock(pair, j)
+	x, ld := a.keyRows(a.keys, b, kvHead, j0)
+	a.packAll(keys, a.keyPanel, x, ld, true, a.nr, cols, a.HeadDim)
+	x, ld = a.keyRows(a.values, b, kvHead, j0)
+	a.packAll(values, a.overKeys, x, ld, false, a.nr, a.HeadDim, cols)
+}
+
+// forwardItem computes one block of queries of one head, or of all heads of a
+// group where there is a single query. The last blocks come first: they see the
+// most keys and would keep others waiting at the end.
+func (a *attention) forwardItem(item, worker int) {
+	heads := a.group
+	if a.single {
+		heads = 1
+	}
+	block := a.queryBlocks - 1 - item/(a.pairs*heads)
+	pair := item / heads % a.pairs
+	b, kvHead := a.pair(pair)
+	head := kvHead*a.group + item%heads
+	r0 := block * a.tileRows
+	rows := min(a.tileRows, a.rows-r0)
+
+	w := &a.work[worker]
+	x, ld := a.queryRows(a.q, b, head, r0)
+	a.packAll(w.q, a.queryPanel, x, ld, true, a.mr, rows, a.HeadDim)
+	clear(w.out)
+	clear(w.sum)
+	for r := range rows {
+		w.max[r] = float32(math.Inf(-1))
+	}
+	end := a.position(b, r0+rows-1) + 1
+	for j := a.firstFrom(b, r0, r0+rows) / tileKeys; j*tileKeys < end; j++ {
+		a.forwardTile(w, pair, b, r0, rows, j)
+	}
+
+	y, ld := a.queryRows(a.out, b, head, r0)
+	for r := range rows {
+		a.k.Scale(y[r*ld:][:a.HeadDim], 1/w.sum[r], w.out[r*a.width:])
+		if a.lse != nil {
+			at := (b*a.Heads+head)*a.Queries + r0 + r // with a single query, rows are heads
+			a.lse[at] = w.max[r] + float32(math.Log(float64(w.sum[r])))
+		}
+	}
+}
+
+// forwardTile adds what the rows get from key block j. A panel of rows computes
+// no scores beyond its last row's position. Everything skipped is exactly zero
+// otherwise, so the result does not depend on how rows are put into panels.
+func (a *attention) forwardTile(w *attentionScratch, pair, b, r0, rows, j int) {
+	keys, values := a.forwardBlock(pair, j)
+	j0 := j * tileKeys
+	cols := min(tileKeys, a.position(b, r0+rows-1)+1-j0)
+	lanes := a.lanes(a.HeadDim)
+	for r := 0; r < rows; r += a.mr {
+		n := min(a.mr, rows-r)
+		a.mulPanel(w.s[r*tileKeys:], tileKeys, w.q[r/a.mr*a.queryPanel:], keys, a.keyPanel, lanes, n,
+			a.colsSeen(b, r0+r+n-1, j0, cols), false)
+	}
+	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
+	a.k.softmaxTile(w, rows, cols, a.width, a.Scale)
+	for r := 0; r < rows; r += a.mr {
+		n := min(a.mr, rows-r)
+		seen := a.colsSeen(b, r0+r+n-1, j0, cols)
+		if seen == 0 {
+			continue
+		}
+		a.pack(w.panel, w.s, tileKeys, true, a.mr, r, n, 0, seen)
+		a.mulPanel(w.out[r*a.width:], a.width, w.panel, values, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
+	}
+}
+
+// colsSeen is how many of the cols keys from j0 on row r may see.
+func (c *attentionCall) colsSeen(b, r, j0, cols int) int {
+	return max(0, min(cols, c.position(b, r)+1-j0))
+}
