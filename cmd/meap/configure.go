@@ -16,6 +16,8 @@ type configFlags struct {
 	file string
 	set  []string
 	keys map[string]*pflag.Flag
+	// defaults changes what holds where nothing is set, for commands whose usual case is another than a training run's.
+	defaults func(*config.Config)
 }
 
 // bind adds --config and --set to a command, and lets the flags named here set keys of the configuration.
@@ -31,6 +33,9 @@ func (f *configFlags) flag(c *cobra.Command, name, key string) { f.keys[key] = c
 // load resolves the configuration: defaults, file, environment, --set, flags.
 func (f *configFlags) load(c *cobra.Command) (*config.Config, error) {
 	cfg := config.Default()
+	if f.defaults != nil {
+		f.defaults(&cfg)
+	}
 	flags := map[string]*pflag.Flag{
 		"trainer.threads": c.Flags().Lookup("threads"),
 		"trainer.cpu_isa": c.Flags().Lookup("cpu-isa"),

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"meap/internal/setup"
+	"meap/pkg/trainer"
+)
+
+func newPlan(o *options) *cobra.Command {
+	var cfg configFlags
+	var preset string
+	c := &cobra.Command{
+		Use:   "plan",
+		Short: "Say what a configuration needs before it is run: parameters, FLOPs, memory",
+		Long: `Say what a configuration needs before it is run: parameters, FLOPs per token, and memory by kind.
+
+Nothing is allocated and no text is read. The memory is what tensors take; the program itself adds
+some tens of megabytes. Exit code 1 says that the machine has less memory than that.`,
+		Example: `  meap plan --config configs/quickstart.yaml
+  meap plan --preset meap-0.1b --set trainer.seq=512 --set trainer.micro_batch=2`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			conf, err := cfg.load(c)
+			if err != nil {
+				return err
+			}
+			tok, err := setup.Tokenizer(conf)
+			if err != nil {
+				return err
+			}
+			model, err := setup.Model(conf, tok)
+			if err != nil {
+				return err
+			}
+			p, err := trainer.PlanMemory(model, conf.Trainer)
+			if err != nil {
+				return err
+			}
+			flops := model.FLOPsPerToken(conf.Trainer.Seq)
+			have := setup.MachineMemory()
+			if o.json {
+				err = printJSON(c.OutOrStdout(), map[string]any{
+					"parameters": model.Parameters(), "flops_per_token": flops, "tokens_per_step": conf.Trainer.TokensPerStep(),
+					"memory": p, "memory_bytes": p.Total(), "machine_bytes": have,
+				})
+			} else {
+				w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+				fmt.Fprintf(w, "parameters\t%d\t(%s)\n", model.Parameters(), count(float64(model.Parameters())))
+				fmt.Fprintf(w, "FLOPs per token\t%s\t(forward and backward, sequence of %d)\n", count(flops), conf.Trainer.Seq)
+				fmt.Fprintf(w, "tokens per step\t%d\t(%d rows of %d)\n", conf.Trainer.TokensPerStep(), conf.Trainer.RowsPerStep(), conf.Trainer.Seq)
+				fmt.Fprintf(w, "FLOPs of the run\t%s\t(%d steps)\n", count(flops*float64(conf.Trainer.TokensPerStep())*float64(conf.Trainer.LastStep())), conf.Trainer.LastStep())
+				for _, m := range p {
+					fmt.Fprintf(w, "%s\t%s\t%s\n", m.Kind, size(float64(m.Bytes)), m.What)
+				}
+				fmt.Fprintf(w, "memory in all\t%s\t\n", size(float64(p.Total())))
+				if have > 0 {
+					fmt.Fprintf(w, "this machine has\t%s\t\n", size(float64(have)))
+				}
+				err = w.Flush()
+			}
+			if err == nil && have > 0 && p.Total() > have {
+				err = fmt.Errorf("this does not fit into %s: lower trainer.micro_batch (and raise trainer.accumulate), set trainer.recompute=blocks, or take a smaller model",
+					size(float64(have)))
+			}
+			return err
+		},
+	}
+	cfg.bind(c)
+	c.Flags().StringVar(&preset, "preset", "", "sizes of the model, instead of model.preset")
+	cfg.flag(c, "preset", "model.preset")
+	return c
+}

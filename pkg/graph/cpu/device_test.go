@@ -1,0 +1,39 @@
+package cpu
+
+import (
+	"testing"
+
+	"meap/pkg/graph"
+	"meap/pkg/graph/graphtest"
+)
+
+// TestConformance runs every operator against the naive loops, for every instruction set that this machine has.
+func TestConformance(t *testing.T) {
+	for _, isa := range AvailableISAs() {
+		t.Run(isa.String(), func(t *testing.T) {
+			graphtest.Conformance(t, open(t, 2, isa), graphtest.Options{Seed: 1})
+		})
+	}
+}
+
+// TestThreads demands the same bits from one, two and three threads.
+func TestThreads(t *testing.T) {
+	for _, isa := range AvailableISAs() {
+		t.Run(isa.String(), func(t *testing.T) {
+			var devs []graph.Device
+			for threads := 1; threads <= 3; threads++ {
+				devs = append(devs, open(t, threads, isa))
+			}
+			graphtest.Same(t, graphtest.Options{Seed: 2}, devs...)
+		})
+	}
+}
+
+func open(t *testing.T, threads int, isa ISA) *Device {
+	d, err := NewDevice(threads, isa.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}

@@ -1,0 +1,105 @@
+package cpu
+
+import (
+	"math"
+
+	"meap/pkg/graph"
+)
+
+// logitsBytes is the memory for the logits that exist at a time. More tokens at a time mean fewer passes over the head's
+// gradient, which is as large as the head.
+const logitsBytes = 64 << 20
+
+// logitRows is how many tokens' logits fit, at least enough for a product to be efficient.
+func logitRows(n, vocab int) int { return min(n, max(64, logitsBytes/4/max(1, vocab))) }
+
+// crossEntropy goes through the tokens in pieces, each a product with the head, then row by row.
+func (d *Device) crossEntropy(s graph.LinearCrossEntropy, x, head graph.Desc) graph.Kernel {
+	n, dim, vocab := x.Shape[0], x.Shape[1], head.Shape[0]
+	step := logitRows(n, vocab)
+	d.reserve(step * vocab)
+	var logits, nll []float32
+	var labels []int32
+	rows := newSpread(d.k.pool, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			nll[r] = 0
+			if labels[r] >= 0 {
+				nll[r], _ = d.negativeLogLikelihood(logits[r*vocab:(r+1)*vocab], labels[r])
+			}
+		}
+	})
+	return func(in, out []graph.Buffer) error {
+		logits = d.scratch
+		for first := 0; first < n; first += step {
+			m := min(step, n-first)
+			labels, nll = in[2].I32()[first:first+m], out[0].F32()[first:first+m]
+			d.k.NT(logits, in[0].F32()[first*dim:], in[1].F32(), m, vocab, dim, s.Precision == graph.BF16Operands, false)
+			rows.rows(m, vocab)
+		}
+		return nil
+	}
+}
+
+// negativeLogLikelihood replaces a row of logits z by the exponentials of z - max(z), and returns the label's negative
+// log-probability and the sum of the exponentials.
+func (d *Device) negativeLogLikelihood(z []float32, label int32) (nll float32, sum float64) {
+	top, own := d.k.Max(z), z[label]
+	sum = d.k.ExpSum(z, z, top)
+	return float32(math.Log(sum) + float64(top) - float64(own)), sum
+}
+
+// crossEntropyGrad turns each piece's logits into their gradient in place and multiplies them with the head and with the
+// tokens.
+func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, x, head graph.Desc) graph.Kernel {
+	n, dim, vocab := x.Shape[0], x.Shape[1], head.Shape[0]
+	step := logitRows(n, vocab)
+	d.reserve(step * vocab)
+	bf16 := s.Precision == graph.BF16Operands
+	var logits, dnll, nll []float32
+	var labels []int32
+	rows := newSpread(d.k.pool, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			z := logits[r*vocab : (r+1)*vocab]
+			nll[r] = 0
+			if labels[r] < 0 {
+				clear(z)
+				continue
+			}
+			var sum float64
+			nll[r], sum = d.negativeLogLikelihood(z, labels[r])
+			d.k.Scale(z, float32(float64(dnll[r])/sum), z)
+			z[labels[r]] -= dnll[r]
+		}
+	})
+	return func(in, out []graph.Buffer) error {
+		logits = d.scratch
+		xs, w := in[0].F32(), in[1].F32()
+		for first := 0; first < n; first += step {
+			m := min(step, n-first)
+			labels, dnll, nll = in[2].I32()[first:first+m], in[3].F32()[first:first+m], out[2].F32()[first:first+m]
+			d.k.NT(logits, xs[first*dim:], w, m, vocab, dim, bf16, false)
+			rows.rows(m, vocab)
+			d.k.NN(out[0].F32()[first*dim:], logits, w, m, vocab, dim, bf16, false)
+			d.k.TN(out[1].F32(), logits, xs[first*dim:], m, vocab, dim, bf16, s.AccHead || first > 0)
+		}
+		return nil
+	}
+}
+
+func weightedSum(in, out []graph.Buffer) error {
+	sum := 0.0
+	for _, v := range in[0].F32() {
+		sum += float64(v)
+	}
+	out[0].F32()[0] = float32(sum * float64(in[1].F32()[0]))
+	return nil
+}
+
+func weightedSumGrad(in, out []graph.Buffer) error {
+	g := in[0].F32()[0] * in[1].F32()[0]
+	dst := out[0].F32()
+	for i := range dst {
+		dst[i] = g
+	}
+	return nil
+}
