@@ -151,13 +151,13 @@ func (p *Program) Close() {
 func (p *Program) Run() error {
 	for i := range p.steps {
 		s := &p.steps[i]
+		var err error
 		if p.times != nil {
-			if err := p.timed(i); err != nil {
-				return err
-			}
-			continue
+			err = p.timed(i)
+		} else {
+			err = s.kernel(s.in, s.out)
 		}
-		if err := s.kernel(s.in, s.out); err != nil {
+		if err != nil {
 			return fmt.Errorf("%s: %w", Kind(s.spec), err)
 		}
 	}
