@@ -42,9 +42,8 @@ func (k *Kernels) AttentionBackward(a *Attention, dq, dk, dv, q, keys, values, o
 }
 
 const (
-	tileKeys    = 128     // keys in a tile; a multiple of 16 and of every tiles.nr
-	tileQueries = 128     // queries in a tile at most: whole panels of tiles.mr
-	packBudget  = 8 << 20 // floats of packed operands kept at a time, if one pair fits
+	tileKeys    = 128 // keys in a tile; a multiple of 16 and of every tiles.nr
+	tileQueries = 128 // queries in a tile at most: whole panels of tiles.mr
 )
 
 // attention holds a call in progress and its scratch space. As in gemm, the
@@ -52,6 +51,7 @@ const (
 type attention struct {
 	k          *Kernels
 	fp32, bf16 tiles
+	budget     int // floats of packed operands kept at a time, if one pair fits
 	packBuf    []float32
 	deltaBuf   []float32
 	work       []attentionScratch // per worker
@@ -74,7 +74,7 @@ type attentionScratch struct {
 
 // attentionCall is one call. A pair is one kv head of one sequence, together with
 // the group of heads that read it; pairs are worked on in runs whose packed
-// operands fit packBudget.
+// operands fit the budget.
 type attentionCall struct {
 	*Attention
 	*tiles
@@ -101,7 +101,7 @@ type attentionCall struct {
 }
 
 func (a *attention) init(k *Kernels) {
-	a.k = k
+	a.k, a.budget = k, 8<<20
 	a.fp32, a.bf16 = newTiles(k.isa, false), newTiles(k.isa, true)
 	a.work = make([]attentionScratch, k.pool.Threads())
 	a.packForwardFn, a.forwardFn = a.packForward, a.forwardItem
@@ -164,7 +164,7 @@ func (w *attentionScratch) grow(a *attention) {
 func (a *attention) run(pairFloats int, do func(*attention)) {
 	all := a.Batch * a.KVHeads
 	a.pairFloats = pairFloats
-	size := min(all, max(1, packBudget/pairFloats))
+	size := min(all, max(1, a.budget/pairFloats))
 	a.packed = scratch(&a.packBuf, size*pairFloats)
 	for ; a.first < all; a.first += size {
 		a.pairs = min(size, all-a.first)

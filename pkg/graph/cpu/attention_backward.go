@@ -24,7 +24,7 @@ func (a *attention) backward(s *Attention, dq, dk, dv, q, keys, values, out, lse
 	a.dq, a.dk, a.dv = dq, dk, dv
 	a.q, a.keys, a.values, a.out, a.lse, a.dout = q, keys, values, out, lse, dout
 	pair := a.keyBlocks*a.keyBlockFloats() + a.group*a.queryBlocks*a.queryBlockFloats()
-	a.delta = scratch(&a.deltaBuf, min(s.Batch*s.KVHeads, max(1, packBudget/pair))*a.group*a.Queries)
+	a.delta = scratch(&a.deltaBuf, min(s.Batch*s.KVHeads, max(1, a.budget/pair))*a.group*a.Queries)
 	a.run(pair, (*attention).backwardRun)
 }
 

@@ -302,23 +302,28 @@ func TestAttentionSameForAnyThreadsAndBatch(t *testing.T) {
 	})
 }
 
-// More pairs than fit the packing budget are worked on in runs.
+// Where not all pairs fit the budget they are worked on in runs, to the same
+// result.
 func TestAttentionInRuns(t *testing.T) {
-	if testing.Short() {
-		t.Skip("half a gigaflop against naive loops")
-	}
-	k := newTestKernels(t, DetectISA(), 2)
-	c := newAttentionCase(Attention{Batch: 60, Queries: 140, Heads: 4, KVHeads: 2, HeadDim: 128})
-	want := newAttention64(&c.Attention, c.q, c.k, c.v, c.dout)
-	c.forward(k)
-	c.backward(k)
-	if c.Batch*c.KVHeads*2*c.Queries*c.HeadDim < packBudget/2 {
-		t.Fatal("the case is too small to need more than one run")
-	}
-	c.compare(t, "out", c.out, want.out, 2e-6)
-	c.compare(t, "dq", c.dq, want.dq, 1e-5)
-	c.compare(t, "dk", c.dk, want.dk, 1e-5)
-	c.compare(t, "dv", c.dv, want.dv, 1e-5)
+	forISAs(t, func(t *testing.T, isa ISA) {
+		k := newTestKernels(t, isa, 2)
+		a := Attention{Batch: 5, Queries: 140, Heads: 4, KVHeads: 2, HeadDim: 16, Starts: documents(7, 5, 140, 40)}
+		one := newAttentionCase(a)
+		one.forward(k)
+		one.backward(k)
+		for _, pairs := range []int{0, 3} {
+			c := newAttentionCase(a)
+			k := newTestKernels(t, isa, 2)
+			k.attention.budget = pairs * 50_000
+			c.forward(k)
+			c.backward(k)
+			for _, x := range [][2][]float32{{c.out, one.out}, {c.lse, one.lse}, {c.dq, one.dq}, {c.dk, one.dk}, {c.dv, one.dv}} {
+				if !slices.Equal(x[0], x[1]) {
+					t.Fatal("in runs and at once differ")
+				}
+			}
+		}
+	})
 }
 
 // Scores far beyond the range of exp must not overflow, and a NaN must show.

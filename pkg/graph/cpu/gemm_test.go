@@ -84,30 +84,14 @@ func checkGuards(t *testing.T, what string, whole []float32, rows, cols, ld int)
 // recursive fp32 sum of k terms, in units of the sum of magnitudes.
 func product64(t *testing.T, what string, c []float32, ldc int, a, b Mat, m, n, k int, bf16 bool, before float64) {
 	t.Helper()
-	at := func(x Mat, i, j int) float64 {
-		v := x.Data[i*x.LD+j : i*x.LD+j+1][0]
-		if bf16 {
-			v = nearestBF16(v)
-		}
-		return float64(v)
-	}
+	x, y := dense64(a, m, k, bf16), dense64(Mat{b.Data, b.LD, !b.Trans}, n, k, bf16)
 	for i := range m {
 		for j := range n {
 			sum, abs := before, math.Abs(before)
-			for l := range k {
-				var x, y float64
-				if a.Trans {
-					x = at(a, l, i)
-				} else {
-					x = at(a, i, l)
-				}
-				if b.Trans {
-					y = at(b, j, l)
-				} else {
-					y = at(b, l, j)
-				}
-				sum += x * y
-				abs += math.Abs(x * y)
+			for l, v := range x[i*k:][:k] {
+				p := v * y[j*k+l]
+				sum += p
+				abs += math.Abs(p)
 			}
 			got := float64(c[i*ldc+j])
 			if e := math.Abs(got - sum); !(e <= 2e-6*abs+1e-30) {
@@ -115,6 +99,25 @@ func product64(t *testing.T, what string, c []float32, ldc int, a, b Mat, m, n, 
 			}
 		}
 	}
+}
+
+// dense64 is a matrix [rows, cols] in float64, rounded to bf16 if asked for.
+func dense64(a Mat, rows, cols int, bf16 bool) []float64 {
+	x := make([]float64, 0, rows*cols)
+	for i := range rows {
+		for j := range cols {
+			at := i*a.LD + j
+			if a.Trans {
+				at = j*a.LD + i
+			}
+			v := a.Data[at]
+			if bf16 {
+				v = nearestBF16(v)
+			}
+			x = append(x, float64(v))
+		}
+	}
+	return x
 }
 
 var gemmShapes = [][3]int{
