@@ -95,7 +95,7 @@ func listSources(key string, sources []string, maxBytes int64) ([]sourceFile, Sk
 // expandSource returns the regular files that one source stands for, sorted by
 // name.
 func expandSource(source string) ([]sourceFile, error) {
-	expanded, err := expandVariables(source)
+	expanded, err := ExpandPath(source)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +143,8 @@ func realPath(path string) (string, error) {
 	return filepath.EvalSymlinks(abs)
 }
 
-// expandVariables replaces a leading ~ and $NAME or ${NAME}.
-func expandVariables(source string) (string, error) {
+// ExpandPath replaces a leading ~, $NAME and ${NAME} in a source; $GOROOT is found even where the variable is not set.
+func ExpandPath(source string) (string, error) {
 	if source == "~" || strings.HasPrefix(source, "~/") || strings.HasPrefix(source, `~\`) {
 		home, err := os.UserHomeDir()
 		if err != nil {

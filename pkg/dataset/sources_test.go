@@ -128,7 +128,7 @@ func TestSymbolicLinks(t *testing.T) {
 func TestGoroot(t *testing.T) {
 	for _, set := range []string{"", "/somewhere"} {
 		t.Setenv("GOROOT", set)
-		got, err := expandVariables("$GOROOT/src/**/*.go")
+		got, err := ExpandPath("$GOROOT/src/**/*.go")
 		if set == "" && err != nil {
 			t.Skipf("no go command: %v", err)
 		}
@@ -138,7 +138,7 @@ func TestGoroot(t *testing.T) {
 	}
 	t.Setenv("GOROOT", "")
 	t.Setenv("PATH", t.TempDir())
-	if _, err := expandVariables("$GOROOT/src"); err == nil || !strings.Contains(err.Error(), "set GOROOT") {
+	if _, err := ExpandPath("$GOROOT/src"); err == nil || !strings.Contains(err.Error(), "set GOROOT") {
 		t.Errorf("without a go command: %v", err)
 	}
 }

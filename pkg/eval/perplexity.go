@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Stream is a text as tokens.
@@ -57,6 +58,10 @@ type PerplexityConfig struct {
 	// Prefix is the id that the stream's first token is predicted from: BOS, or
 	// EOS where there is no BOS.
 	Prefix int32 `json:"prefix"`
+	// Uncounted are ids that the model reads but is not measured on: the BOS
+	// that begins every document of a packed stream, which is nothing that the
+	// text says.
+	Uncounted []int32 `json:"uncounted,omitempty"`
 	// Progress is called after every batch with what has been measured so far
 	// and the number of tokens there are; nil for none.
 	Progress func(sofar PerplexityResult, tokens int) `json:"-"`
@@ -74,6 +79,9 @@ type PerplexityResult struct {
 	Perplexity    float64 `json:"perplexity"`     // exp(NatsPerToken)
 	BitsPerByte   float64 `json:"bits_per_byte,omitempty"`
 	TokensPerByte float64 `json:"tokens_per_byte,omitempty"`
+	// ByteBigram is what a byte-bigram model counted on the training text gives
+	// on this text, in bits per byte; 0 where it was not computed.
+	ByteBigram float64 `json:"byte_bigram_bits_per_byte,omitempty"`
 }
 
 // Window is one piece of a stream: the model reads the tokens Start..End-1 and
@@ -145,9 +153,13 @@ func Perplexity(ctx context.Context, m Scorer, s Stream, cfg PerplexityConfig) (
 		if err != nil {
 			return PerplexityResult{}, err
 		}
-		for _, row := range scores {
-			res.Nats -= sum(row)
-			res.Tokens += len(row)
+		for i, row := range scores {
+			for j, logp := range row {
+				if !slices.Contains(cfg.Uncounted, seqs[i].IDs[seqs[i].From+j]) {
+					res.Nats -= float64(logp)
+					res.Tokens++
+				}
+			}
 		}
 		res.Windows += len(group)
 		if cfg.Progress != nil {
@@ -169,7 +181,7 @@ func Perplexity(ctx context.Context, m Scorer, s Stream, cfg PerplexityConfig) (
 // finish derives the means from the sums.
 func (r *PerplexityResult) finish(bytes int64) {
 	r.Bytes = bytes
-	r.NatsPerToken = r.Nats / float64(r.Tokens)
+	r.NatsPerToken = r.Nats / float64(max(1, r.Tokens))
 	r.Perplexity = math.Exp(r.NatsPerToken)
 	if bytes > 0 {
 		r.BitsPerByte = r.Nats / math.Ln2 / float64(bytes)

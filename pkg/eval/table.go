@@ -114,6 +114,10 @@ func (r *PerplexityResult) facts() []Fact {
 	if r.Bytes > 0 {
 		f = append(f, Fact{"bits per byte", number(r.BitsPerByte)}, Fact{"bytes", thousands(r.Bytes)})
 	}
+	if r.ByteBigram > 0 {
+		f = append(f, Fact{"byte bigram", fmt.Sprintf("%s bits per byte, counted on the training text; the model's are %.1f %% of that",
+			number(r.ByteBigram), 100*r.BitsPerByte/r.ByteBigram)})
+	}
 	f = append(f, Fact{"tokens", thousands(int64(r.Tokens))},
 		Fact{"windows", fmt.Sprintf("%s of at most %s tokens", thousands(int64(r.Windows)), thousands(int64(r.Seq)))})
 	if r.Source != "" {

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"meap/internal/config"
+	"meap/internal/setup"
+	"meap/pkg/dataset"
+	"meap/pkg/eval"
+)
+
+func newEvalPerplexity(o *options) *cobra.Command {
+	var f evalFlags
+	var text []string
+	var seq int
+	c := &cobra.Command{
+		Use:   "perplexity",
+		Short: "Perplexity and bits per byte on held-out text",
+		Long: `Perplexity and bits per byte on held-out text.
+
+The text is cut into disjoint windows; every token is predicted once. Without --text it is the
+validation split of the run in --model, and the bits per byte of a byte-bigram model counted on the
+run's training split are printed beside the model's.`,
+		Example: `  meap eval perplexity --model runs/quickstart
+  meap eval perplexity --model runs/quickstart --text book.txt --seq 256`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			m, run, err := f.open(o, "perplexity")
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			stream, source, bigram, err := perplexityText(c, o, m, run, text)
+			if err != nil {
+				return err
+			}
+			b := newBar(c.ErrOrStderr(), int64(stream.Len()), "perplexity")
+			cfg := eval.PerplexityConfig{Seq: seq, Batch: f.batch, Limit: f.limit, Prefix: m.Tokenizer.BOS(), Uncounted: []int32{m.Tokenizer.BOS()},
+				Progress: func(r eval.PerplexityResult, _ int) { b.set(int64(r.Tokens)) }}
+			result, err := eval.Perplexity(c.Context(), m.Scorer(), stream, cfg)
+			if err != nil {
+				return err
+			}
+			result.Source, result.ByteBigram = source, bigram
+			b.finish("%d tokens", result.Tokens)
+			return f.finish(c, o, m, run, &eval.Report{Title: "Perplexity", Perplexity: &result})
+		},
+	}
+	f.bind(c)
+	c.Flags().StringArrayVar(&text, "text", nil, "text file to measure on (repeat for more)")
+	c.Flags().IntVar(&seq, "seq", 0, "tokens predicted per window (0: the model's longest context)")
+	return c
+}
+
+// perplexityText opens the text to measure on, and computes what the bigram model makes of it where that is known.
+func perplexityText(c *cobra.Command, o *options, m *setup.Trained, run *config.Config, files []string) (eval.Stream, string, float64, error) {
+	if len(files) > 0 {
+		s, err := setup.Files(files, m.Tokenizer)
+		return s, strings.Join(files, ", "), 0, err
+	}
+	if run == nil {
+		return nil, "", 0, usagef("--model is no run's output folder, so there is no validation text: name one with --text FILE")
+	}
+	set, err := prepareData(c, o, run, m.Tokenizer)
+	if err != nil {
+		return nil, "", 0, err
+	}
+	if set.Index.Validation == nil {
+		return nil, "", 0, usagef("the run held out no text (data.validation and data.validation_fraction): name one with --text FILE")
+	}
+	train, err := dataset.OpenStream(set.Dir, dataset.Train)
+	if err != nil {
+		return nil, "", 0, err
+	}
+	defer train.Close()
+	held, err := dataset.OpenStream(set.Dir, dataset.Validation)
+	if err != nil {
+		return nil, "", 0, err
+	}
+	model, err := dataset.NewBigramModel(train, m.Tokenizer)
+	if err != nil {
+		return nil, "", 0, err
+	}
+	bigram, err := model.BitsPerByte(held, m.Tokenizer)
+	return setup.Split(held, m.Tokenizer), fmt.Sprintf("validation split of %d files", held.Info.Files), bigram, err
+}
