@@ -33,8 +33,9 @@ type Run struct {
 	Validation Validation // nil: none
 	// Identity is what a resumed run is compared by: seed, fingerprints and configuration; the loop fills in the rest.
 	Identity State
-	// SaveTokenizer writes the tokenizer's files into a model folder.
+	// SaveTokenizer writes the tokenizer's files into a model folder, Tokens are the special ids that its config.json names.
 	SaveTokenizer func(dir string) error
+	Tokens        transformer.SpecialTokens
 	// ResolvedConfig is saved in the output folder as config.yaml.
 	ResolvedConfig []byte
 
@@ -301,7 +302,7 @@ func (l *loop) checkpoint() error {
 		if err != nil {
 			return err
 		}
-		if err := transformer.Save(dir, weights); err != nil {
+		if err := transformer.Save(dir, weights, transformer.WithTokens(l.Tokens)); err != nil {
 			return err
 		}
 		if err := l.SaveTokenizer(dir); err != nil {
