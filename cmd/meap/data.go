@@ -69,8 +69,8 @@ func prepareData(c *cobra.Command, o *options, cfg *config.Config, tok tokenizer
 	if v := set.Index.Validation; v != nil {
 		text += "; " + describe("validation", v)
 	}
-	if skipped := set.Index.Train.Skipped.String(); skipped != "" {
-		text += "; left out " + skipped
+	if skipped := set.Index.Train.Skipped; skipped != (dataset.Skipped{}) {
+		text += "; left out " + skipped.String()
 	}
 	if !set.Built {
 		text += "; prepared before"

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"meap/internal/config"
-	"meap/internal/setup"
 	"meap/pkg/dataset"
 	"meap/pkg/eval"
 )
