@@ -15,7 +15,7 @@
 //
 // # Memory
 //
-// Functions write into memory of the caller. Scratch space belongs to the
-// struct that needs it ([Gemm], [Attention]) and grows once, so that a repeated
-// step allocates nothing. Slices that are too short panic, as indexing does.
+// Functions write into memory of the caller. Scratch space belongs to [Kernels]
+// and grows once, so that a repeated step allocates nothing. Slices that are too
+// short panic, as indexing does.
 package cpu

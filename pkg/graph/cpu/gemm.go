@@ -43,9 +43,8 @@ func (k *Kernels) TN(dw, dy, x []float32, m, n, kk int, bf16, acc bool) {
 // (nearest, ties to even) while they are packed, and the sums stay in fp32. c
 // must not overlap a or b.
 //
-// Every element is summed in an order that depends on k only. Where the
-// processor multiplies bf16 natively (AVX512_BF16), its instruction takes
-// subnormal values as zero.
+// Every element is summed in an order that depends on k only. Where
+// bf16 is multiplied natively (VDPBF16PS), subnormal values count as zero.
 func (k *Kernels) Mul(c []float32, ldc int, a, b Mat, m, n, kk int, bf16, acc bool) {
 	k.gemm.mul(c, ldc, a, b, m, n, kk, bf16, acc)
 }

@@ -6,18 +6,21 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/cpu"
 )
 
-// forISAs runs a test for every level that this machine has, and for AVX-512
-// also without its native bf16 product.
+// forISAs runs a test for every level that this machine has, with AVX-512 both
+// with its native bf16 product and without.
 func forISAs(t *testing.T, test func(t *testing.T, isa ISA)) {
 	for _, isa := range AvailableISAs() {
 		t.Run(isa.String(), func(t *testing.T) { test(t, isa) })
 	}
-	if DetectISA() == AVX512 && hasNativeBF16 {
-		t.Run("avx512-without-bf16", func(t *testing.T) {
-			hasNativeBF16 = false
-			defer func() { hasNativeBF16 = true }()
+	if DetectISA() == AVX512 && cpu.X86.HasAVX512BF16 {
+		name := map[bool]string{true: "avx512-bf16", false: "avx512-no-bf16"}[!nativeBF16]
+		t.Run(name, func(t *testing.T) {
+			nativeBF16 = !nativeBF16
+			defer func() { nativeBF16 = !nativeBF16 }()
 			test(t, AVX512)
 		})
 	}

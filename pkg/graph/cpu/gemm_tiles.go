@@ -16,7 +16,7 @@ type tiles struct {
 func newTiles(isa ISA, bf16 bool) tiles {
 	switch isa {
 	case AVX512:
-		native := bf16 && hasNativeBF16
+		native := bf16 && nativeBF16
 		return tiles{isa: isa, mr: 14, nr: 32, pairs: native, round: bf16 && !native}
 	case AVX2:
 		return tiles{isa: isa, mr: 6, nr: 16, round: bf16}
