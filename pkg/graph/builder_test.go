@@ -93,7 +93,8 @@ func TestNearlyIdenticalOperators(t *testing.T) {
 func TestTheSameOperatorTwiceIsOneNode(t *testing.T) {
 	n := newNet(graph.F64)
 	x, y := n.input("x", 1, 2), n.input("y", 1, 2)
-	if n.Add(x, y) != n.Add(x, y) {
+	first := n.Add(x, y)
+	if again := n.Add(x, y); again != first {
 		t.Error("x + y has been computed twice")
 	}
 }

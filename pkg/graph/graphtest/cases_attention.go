@@ -33,6 +33,9 @@ func eachAttention(s source, f func(a graph.Attention, name string, batch int, q
 		batch, seq, heads, kv, dim := d[0], d[1], d[2], d[3], d[4]
 		for _, p := range []graph.Precision{graph.FP32, graph.BF16Operands} {
 			for _, several := range []bool{false, true} {
+				if p == graph.BF16Operands && !several {
+					continue
+				}
 				name := fmt.Sprintf("%v %dx%d %d heads %d kv of %d", p, batch, seq, heads, kv, dim)
 				if several {
 					name += " documents"
@@ -97,11 +100,12 @@ type query struct {
 	lse           float64
 }
 
-func queries(a graph.Attention, q, k, starts wide, f func(query)) {
+// queries calls f for every query of every head, from the given one of each sequence on.
+func queries(a graph.Attention, q, k, starts wide, first int, f func(query)) {
 	qw, kw := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
 	for b := range q.shape[0] / a.Seq {
 		for h := range a.Heads {
-			for i := range a.Seq {
+			for i := first; i < a.Seq; i++ {
 				r := b*a.Seq + i
 				x := query{row: r * qw, head: h * a.HeadDim, kv: h / (a.Heads / a.KVHeads) * a.HeadDim, from: b*a.Seq + int(starts.i[r]), to: r, doubt: 1}
 				top, sum := math.Inf(-1), 0.0
@@ -134,7 +138,7 @@ func attentionTerms(c *testCase, in, _ []wide) [][]float64 {
 	a := c.spec.(graph.Attention)
 	v, kw := in[2].abs().f, a.KVHeads*a.HeadDim
 	out, lse := make([]float64, len(in[0].f)), make([]float64, 0, in[0].shape[0]*a.Heads)
-	queries(a, in[0], in[1], in[3], func(x query) {
+	queries(a, in[0], in[1], in[3], 0, func(x query) {
 		lse = append(lse, x.doubt+math.Abs(x.lse))
 		for j, p := range x.p {
 			for d := range a.HeadDim {
@@ -151,7 +155,7 @@ func attentionGradTerms(c *testCase, in, _ []wide) [][]float64 {
 	q, k, v, do := in[0].abs().f, in[1].abs().f, in[2].abs().f, in[5].abs().f
 	dq, dk, dv := make([]float64, len(q)), make([]float64, len(k)), make([]float64, len(v))
 	kw := a.KVHeads * a.HeadDim
-	queries(a, in[0], in[1], in[6], func(x query) {
+	queries(a, in[0], in[1], in[6], 0, func(x query) {
 		dp, mean := make([]float64, len(x.p)), 0.0
 		for j, p := range x.p {
 			for d := range a.HeadDim {
@@ -217,11 +221,8 @@ func cachedAttentionTerms(c *testCase, in, initial []wide) [][]float64 {
 		q := wide{shape: []int{n, a.Heads * a.HeadDim}, f: make([]float64, n*a.Heads*a.HeadDim)}
 		copy(q.f[int(past)*a.Heads*a.HeadDim:], in[0].f[b*a.Seq*a.Heads*a.HeadDim:(b+1)*a.Seq*a.Heads*a.HeadDim])
 		k := wide{shape: []int{n, kw}, f: in[3].f[b*capacity*kw:][:n*kw]}
-		queries(row, q, k, wide{i: make([]int32, n)}, func(x query) {
+		queries(row, q, k, wide{i: make([]int32, n)}, int(past), func(x query) {
 			i := x.to - int(past)
-			if i < 0 {
-				return
-			}
 			for j, p := range x.p {
 				for d := range a.HeadDim {
 					out[(b*a.Seq+i)*a.Heads*a.HeadDim+x.head+d] += x.doubt * p * math.Abs(v.f[(b*capacity+j)*kw+x.kv+d])

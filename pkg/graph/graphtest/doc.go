@@ -10,6 +10,8 @@
 //   - a row's result has the same bits whatever rows stand beside it (batch invariance), in the operators of the forward pass
 //     and in those outputs of the backward pass that belong to one row.
 //
+// With -short, which suits the race detector, a quarter of the cases runs.
+//
 // The suite uses nothing but the Device interface, so it runs on devices with memory of their own.
 //
 // # Tolerances
