@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"meap/internal/setup"
 	"meap/pkg/trainer"
+	"meap/pkg/transformer"
 )
 
 func newPlan(o *options) *cobra.Command {
@@ -18,8 +20,10 @@ func newPlan(o *options) *cobra.Command {
 		Short: "Say what a configuration needs before it is run: parameters, FLOPs, memory",
 		Long: `Say what a configuration needs before it is run: parameters, FLOPs per token, and memory by kind.
 
-Nothing is allocated and no text is read. The memory is what tensors take; the program itself adds
-some tens of megabytes. Exit code 1 says that the machine has less memory than that.`,
+Nothing is allocated and no text is read. The memory is what tensors take; kernels add scratch space of
+at most some 200 MiB. Exit code 1 says that the machine has less memory than the tensors need.
+
+Presets: ` + strings.Join(transformer.Presets(), ", ") + ".",
 		Example: `  meap plan --config configs/quickstart.yaml
   meap plan --preset meap-0.1b --set trainer.seq=512 --set trainer.micro_batch=2`,
 		RunE: func(c *cobra.Command, _ []string) error {

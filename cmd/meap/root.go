@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +31,7 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
   meap generate --model runs/quickstart --prompt 'func main() {'`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%v; see `%s --help`", err, c.CommandPath())
@@ -42,16 +43,18 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
 	root.AddCommand(
 		newPretrain(o), newEval(o), newData(o), newGenerate(o), newPlan(o), newBench(o), newConfig(o), newDoctor(o), newVersion(o),
 	)
-	for _, c := range append(root.Commands(), root) {
-		usageArgs(c)
-	}
+	usageArgs(root)
 	return root
 }
 
 // usageArgs makes wrong arguments of a command and its subcommands a misuse, which exits with 2.
 func usageArgs(c *cobra.Command) {
+	c.SuggestionsMinimumDistance = 2
 	check := c.Args
-	if check == nil {
+	switch {
+	case c.HasSubCommands():
+		check = knownCommand
+	case check == nil:
 		check = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
@@ -63,6 +66,17 @@ func usageArgs(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		usageArgs(sub)
 	}
+}
+
+// knownCommand refuses what is no subcommand, with the nearest one.
+func knownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("unknown command %q: did you mean %s?", args[0], strings.Join(near, " or "))
+	}
+	return fmt.Errorf("unknown command %q", args[0])
 }
 
 // usagef is an error of the person who typed the command.
