@@ -5,7 +5,8 @@ import (
 	"meap/pkg/transformer"
 )
 
-// MemoryPlan is the memory that a training run's tensors take, by kind.
+// MemoryPlan is the memory that a training run's tensors take, by kind. A kernel's scratch memory, a few blocks of a matrix for
+// each thread, comes on top.
 type MemoryPlan []MemoryUse
 
 // MemoryUse is one kind of tensors.
@@ -14,6 +15,9 @@ type MemoryUse struct {
 	Bytes int64  `json:"bytes"`
 	What  string `json:"what"`
 }
+
+// inHostMemory is the one kind that is not on the device.
+const inHostMemory = "batches"
 
 // Total returns the bytes of all kinds.
 func (p MemoryPlan) Total() int64 {
@@ -40,21 +44,45 @@ func PlanMemory(model transformer.Config, cfg Config) (MemoryPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := graph.NewBuilder(graph.F32)
-	loss, _ := transformer.Build(v, model, cfg.MicroBatch, cfg.Seq, cfg.precision()).Loss()
+	v, loss := validationGraph(model, cfg)
 	validation, err := v.Plan(graph.Options{}, loss)
 	if err != nil {
 		return nil, err
 	}
 	weights := 4 * model.Parameters()
-	batch := 4 * 4 * cfg.TokensPerStep()
 	tables := 2 * 4 * int64(model.MaxSeq) * int64(model.HeadDim/2)
+	scalars := int64(3 * 4) // the loss, whether the run is halted, and the 1 that differentiation begins with
+	other := int64(update.Arena) + tables + scalars
+	for _, p := range []*graph.Plan{micro, update, validation} {
+		other += ownInputs(model, p)
+	}
+	// Inputs, labels, positions and starts [rows, seq] and the text [rows, seq+1] of every micro-batch of a step, and of a
+	// validation batch.
+	batches := 4 * int64(cfg.Accumulate+1) * int64(cfg.MicroBatch) * int64(5*cfg.Seq+1)
 	return MemoryPlan{
 		{"weights", weights, "fp32"},
 		{"gradients", weights, "fp32, summed over the micro-batches of a step"},
 		{"optimiser", 2 * weights, "AdamW's two moments, fp32"},
 		{"activations", int64(micro.Arena), "of one micro-batch, forward and backward"},
 		{"validation", int64(validation.Arena), "activations of a validation batch, forward only"},
-		{"other", int64(update.Arena) + batch + tables, "batches, RoPE tables, sums"},
+		{inHostMemory, batches, "the rows of a step, in host memory"},
+		{"other", other, "inputs of the programs, RoPE tables, sums"},
 	}, nil
+}
+
+// ownInputs returns the bytes of the inputs that a program does not share with others.
+func ownInputs(model transformer.Config, p *graph.Plan) (n int64) {
+	shared := map[string]bool{transformer.InputCos: true, transformer.InputSin: true}
+	for _, w := range model.Weights() {
+		shared[w.Name] = true
+	}
+	for name := range stateTensors(model) {
+		shared[name] = true
+	}
+	for i, name := range p.Names {
+		if !shared[name] {
+			n += int64(p.Inputs[i].Bytes())
+		}
+	}
+	return n
 }

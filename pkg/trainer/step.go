@@ -143,6 +143,24 @@ func updateGraph(model transformer.Config, cfg Config) (*graph.Builder, []*graph
 	return b, roots
 }
 
+// stateTensors are the tensors that a Stepper keeps from step to step and that its programs share, beside the parameters.
+func stateTensors(model transformer.Config) map[string]graph.Desc {
+	state := map[string]graph.Desc{inputLoss: graph.Of(graph.F32), inputHalted: graph.Of(graph.F32)}
+	for _, w := range model.Weights() {
+		for _, name := range []string{gradName(w.Name), firstName(w.Name), secondName(w.Name)} {
+			state[name] = graph.Of(graph.F32, w.Shape...)
+		}
+	}
+	return state
+}
+
+// validationGraph builds the graph of a validation batch: its mean loss.
+func validationGraph(model transformer.Config, cfg Config) (*graph.Builder, *graph.Node) {
+	b := graph.NewBuilder(graph.F32)
+	loss, _ := transformer.Build(b, model, cfg.MicroBatch, cfg.Seq, cfg.precision()).Loss()
+	return b, loss
+}
+
 // NewStepper compiles the step for a model's weights on their device. The moments start at zero.
 func NewStepper(dev graph.Device, params *transformer.Parameters, cfg Config) (*Stepper, error) {
 	s := &Stepper{cfg: cfg, dev: dev, params: params, batches: make([]dataset.Batch, cfg.Accumulate)}
@@ -172,13 +190,7 @@ func (s *Stepper) alloc(name string, d graph.Desc) (graph.Buffer, error) {
 
 func (s *Stepper) compile() error {
 	bind := s.params.Bindings()
-	weights := s.params.Config().Weights()
-	state := map[string]graph.Desc{inputLoss: graph.Of(graph.F32), inputHalted: graph.Of(graph.F32)}
-	for _, w := range weights {
-		for _, name := range []string{gradName(w.Name), firstName(w.Name), secondName(w.Name)} {
-			state[name] = graph.Of(graph.F32, w.Shape...)
-		}
-	}
+	state := stateTensors(s.params.Config())
 	for _, name := range slices.Sorted(maps.Keys(state)) {
 		buf, err := s.alloc(name, state[name])
 		if err != nil {
@@ -186,7 +198,7 @@ func (s *Stepper) compile() error {
 		}
 		bind[name] = buf
 	}
-	for _, w := range weights {
+	for _, w := range s.params.Config().Weights() {
 		s.moments = append(s.moments, bind[firstName(w.Name)], bind[secondName(w.Name)])
 	}
 	b, roots, err := trainGraph(s.params.Config(), s.cfg)
@@ -303,8 +315,7 @@ func (s *Stepper) run(p *graph.Program, b *dataset.Batch) error {
 // shape of a micro-batch; rows that are not wanted carry no labels.
 func (s *Stepper) Evaluate(b *dataset.Batch) (nll float64, labels int64, err error) {
 	if s.evaluate == nil {
-		g := graph.NewBuilder(graph.F32)
-		loss, _ := transformer.Build(g, s.params.Config(), s.cfg.MicroBatch, s.cfg.Seq, s.cfg.precision()).Loss()
+		g, loss := validationGraph(s.params.Config(), s.cfg)
 		p, err := g.Compile(s.dev, graph.Options{Bind: s.params.Bindings()}, loss)
 		if err != nil {
 			return 0, 0, fmt.Errorf("compile the validation: %w", err)
