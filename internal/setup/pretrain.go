@@ -28,6 +28,7 @@ func Pretraining(c *config.Config, model transformer.Config, tok tokenizer.Token
 			RowsPerEpoch: data.Train.Rows(),
 		},
 		SaveTokenizer:  tok.Save,
+		Tokens:         transformer.SpecialTokens{BOS: tok.BOS(), EOS: []int32{tok.EOS()}},
 		ResolvedConfig: resolved,
 		Reporter:       trainer.Discard,
 	}
