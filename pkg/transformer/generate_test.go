@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"meap/pkg/graph"
+	"meap/pkg/graph/cpu"
 )
 
 func randomIDs(c Config, n int, seed uint64) []int32 {
@@ -43,7 +46,11 @@ func largestDifference(t *testing.T, got, want []float32) float64 {
 // Whatever a sequence is cut into, the logits after each token are those of the whole sequence at once; and the others in the
 // batch, shorter and longer, don't matter.
 func TestCachedLogits(t *testing.T) {
-	params := onNaive(t, lively(tiny, 1))
+	eachDevice(t, "", testCachedLogits)
+}
+
+func testCachedLogits(t *testing.T, dev graph.Device) {
+	params := parametersOn(t, dev, lively(tiny, 1))
 	lengths := []int{32, 1, 13}
 	var ids [][]int32
 	want := map[int][][]float32{}
@@ -93,9 +100,42 @@ func TestCachedLogits(t *testing.T) {
 	}
 }
 
+// On the cpu device the logits are the same to the last bit, for heads and rows that fill more than one tile.
+func TestCachedLogitsToTheLastBit(t *testing.T) {
+	dev, err := cpu.NewDevice(2, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	c := Config{Layers: 2, Heads: 4, KVHeads: 1, HeadDim: 64, Dim: 192, FFN: 320, Vocab: 300, MaxSeq: 300, RopeTheta: 10000, NormEps: 1e-5}
+	params := parametersOn(t, dev, lively(c, 1))
+	ids := [][]int32{randomIDs(c, 300, 1), randomIDs(c, 77, 2)}
+	var want [][]float32
+	for _, row := range ids {
+		full := fullLogits(t, params, row)
+		want = append(want, full[len(row)-1])
+	}
+	for _, chunk := range []int{300, 128, 64, 33, 7} {
+		g := newGenerator(t, params, GeneratorOptions{Batch: 2, Chunk: chunk})
+		got, err := g.Extend(ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for s := range ids {
+			if !slices.Equal(got[s], want[s]) {
+				t.Errorf("chunk %d, sequence %d: logits differ by %g", chunk, s, largestDifference(t, got[s], want[s]))
+			}
+		}
+	}
+}
+
 // Greedy generation is the argmax of the full forward pass, step by step.
 func TestGenerateGreedy(t *testing.T) {
-	params := onNaive(t, lively(tiny, 2))
+	eachDevice(t, "", testGenerateGreedy)
+}
+
+func testGenerateGreedy(t *testing.T, dev graph.Device) {
+	params := parametersOn(t, dev, lively(tiny, 2))
 	prompts := [][]int32{randomIDs(tiny, 5, 1), randomIDs(tiny, 11, 2), randomIDs(tiny, 1, 3)}
 	var want [][]int32
 	for _, p := range prompts {
@@ -183,7 +223,11 @@ func TestGenerateEnds(t *testing.T) {
 
 // What is sampled for a prompt depends on seed and index, not on the batch it is in.
 func TestGenerateSampled(t *testing.T) {
-	params := onNaive(t, lively(tiny, 2))
+	eachDevice(t, "", testGenerateSampled)
+}
+
+func testGenerateSampled(t *testing.T, dev graph.Device) {
+	params := parametersOn(t, dev, lively(tiny, 2))
 	prompts := [][]int32{{1, 2}, {1, 2}, {7}, {1, 2}}
 	s := Sampling{Temperature: 1, Seed: 9, MaxNew: 12}
 	generate := func(batch int, s Sampling) []Generated {

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"meap/pkg/graph"
-	"meap/pkg/graph/naive"
 )
 
 var update = flag.Bool("update", false, "write the models under testdata/hf anew; then run scripts/peer/hf_logits.py on them")
@@ -58,7 +57,7 @@ type hfGolden struct {
 // The logits of every position are those of Hugging Face transformers, and so are the tokens that it generates.
 func TestLogitsOfTransformers(t *testing.T) {
 	for _, name := range append(slices.Sorted(maps.Keys(hfModels)), hfSaved) {
-		t.Run(name, func(t *testing.T) {
+		eachDevice(t, name+"/", func(t *testing.T, dev graph.Device) {
 			dir := filepath.Join("testdata", "hf", name)
 			if c, ours := hfModels[name]; ours && *update {
 				if err := Save(dir, lively(c, 3)); err != nil {
@@ -73,7 +72,7 @@ func TestLogitsOfTransformers(t *testing.T) {
 			if err := readJSON(filepath.Join(dir, "logits.json"), &golden); err != nil {
 				t.Fatal(err)
 			}
-			params := onNaive(t, w)
+			params := parametersOn(t, dev, w)
 			logits := fullLogits(t, params, golden.IDs)
 			var worst, largest float64
 			for i, row := range golden.Logits {
@@ -97,16 +96,6 @@ func TestLogitsOfTransformers(t *testing.T) {
 			}
 		})
 	}
-}
-
-func onNaive(t *testing.T, w *Weights) *Parameters {
-	t.Helper()
-	p, err := NewParameters(naive.Device[float32]{}, w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	return p
 }
 
 // fullLogits are the logits after every token of one row, without caches.

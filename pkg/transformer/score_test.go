@@ -7,12 +7,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"meap/pkg/graph"
 )
 
 // Log-probabilities are the log-softmax of the full forward pass's logits, whatever the sequences are padded to and run with.
-func TestLogProbs(t *testing.T) {
+func TestLogProbs(t *testing.T) { eachDevice(t, "", testLogProbs) }
+
+func testLogProbs(t *testing.T, dev graph.Device) {
 	c := with(tiny, func(c *Config) { c.MaxSeq = 50 }) // no power of two
-	params := onNaive(t, lively(c, 1))
+	params := parametersOn(t, dev, lively(c, 1))
 	s := NewScorer(params)
 	defer s.Close()
 	var ids [][]int32
