@@ -1,10 +1,11 @@
 package trainer
 
 import (
+	"meap/internal/durable"
+
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"path/filepath"
 	"time"
@@ -54,24 +55,12 @@ type Validation interface {
 	BytesPerToken() float64
 }
 
-// Values of Run.Resume that are not folders.
-const (
-	ResumeAuto = "auto" // continue the run in the output folder, start anew where there is none
-	ResumeOff  = "off"  // start anew; refuse an output folder that holds a run
-)
-
 // ErrInterrupted says that the run was stopped from outside and has saved a checkpoint first.
 var ErrInterrupted = errors.New("interrupted")
 
-// HoldsRunError refuses to start anew in a folder that holds a run.
-type HoldsRunError struct{ Output string }
-
-func (e *HoldsRunError) Error() string {
-	return fmt.Sprintf("output folder %s already holds a run: continue it with --resume auto, or choose another --output", e.Output)
-}
-
 // Train runs from where the output folder's run stands, or from the start, to Config.LastStep, with a checkpoint at the end. When
-// ctx ends it finishes the step under way, writes a checkpoint and returns ErrInterrupted.
+// ctx ends it finishes the step under way, writes a checkpoint and returns ErrInterrupted. A run that has nothing left to do is left
+// as it is.
 func (r *Run) Train(ctx context.Context) (err error) {
 	lock, err := LockOutput(r.Output)
 	if err != nil {
@@ -86,6 +75,16 @@ func (r *Run) Train(ctx context.Context) (err error) {
 	from, err := r.resumePoint(store)
 	if err != nil {
 		return err
+	}
+	finished, err := r.finished(from)
+	if err != nil {
+		return err
+	}
+	if finished {
+		r.Reporter.Start(Span{Done: from.Step, Last: r.Config.LastStep()})
+		r.Reporter.Note(fmt.Sprintf("the run in %s has already done %d of %d steps: nothing to do; raise trainer.steps or trainer.stop_after to go on",
+			r.Output, from.Step, r.Config.LastStep()))
+		return r.Reporter.Stop()
 	}
 	schedule, warning := r.Config.Schedule()
 	l := &loop{Run: r, store: store, schedule: schedule}
@@ -111,6 +110,7 @@ type loop struct {
 
 	done  int64 // steps whose results have been reported
 	saved int64 // the step of the newest checkpoint, -1 before the first
+	owed  bool  // the validation after step done, which an interrupted run did not finish
 	mark  time.Time
 	batch dataset.Batch // of validation
 }
@@ -133,9 +133,15 @@ func (l *loop) open(from *Checkpoint) error {
 		if err := l.loadMoments(from.Dir); err != nil {
 			return err
 		}
+		if err := l.goBack(from); err != nil {
+			return err
+		}
+		if l.owed, err = l.validationMissing(l.done); err != nil {
+			return err
+		}
 	}
-	if err := WriteFile(filepath.Join(l.Output, ConfigFile), l.ResolvedConfig); err != nil {
-		return fmt.Errorf("save the resolved configuration: %w", describeDiskFull(err, l.Output))
+	if err := durable.WriteFile(filepath.Join(l.Output, ConfigFile), l.ResolvedConfig); err != nil {
+		return fmt.Errorf("save the resolved configuration: %w", durable.DescribeDiskFull(err, l.Output))
 	}
 	if l.metrics, err = OpenMetrics(filepath.Join(l.Output, MetricsFile), l.done); err != nil {
 		return err
@@ -164,12 +170,12 @@ func (l *loop) run(ctx context.Context) (err error) {
 	last := l.Config.LastStep()
 	l.Reporter.Start(Span{Done: l.done, Last: last})
 	defer func() { err = errors.Join(err, l.Reporter.Stop()) }()
-	if l.done >= last {
-		l.Reporter.Note(fmt.Sprintf("the run in %s has already done %d of %d steps: nothing to do; raise trainer.steps or trainer.stop_after to go on",
-			l.Output, l.done, last))
-		return nil
-	}
 	l.mark = time.Now()
+	if l.owed {
+		if err := l.validate(ctx); err != nil {
+			return err
+		}
+	}
 	for step := l.done + 1; step <= last; step++ {
 		if ctx.Err() != nil {
 			return l.interrupted()
@@ -183,9 +189,6 @@ func (l *loop) run(ctx context.Context) (err error) {
 		}
 		if validate {
 			if err := l.validate(ctx); err != nil {
-				if ctx.Err() != nil {
-					return l.interrupted()
-				}
 				return err
 			}
 		}
@@ -218,6 +221,9 @@ func (l *loop) interrupted() error {
 func (l *loop) report(flush bool) error {
 	for {
 		result, ok, err := l.stepper.Next(flush)
+		if errors.As(err, new(*NonFiniteError)) {
+			return fmt.Errorf("%w; %s", err, l.newest())
+		}
 		if err != nil || !ok {
 			return err
 		}
@@ -236,13 +242,17 @@ func (l *loop) report(flush bool) error {
 	}
 }
 
-// validate measures the loss on held-out rows without masks. Time spent here is not part of any step.
+// validate measures the loss on held-out rows without masks, unless ctx ends before it is done. Time spent here is not part of any
+// step.
 func (l *loop) validate(ctx context.Context) error {
 	if l.Validation == nil {
 		return nil
 	}
 	defer func() { l.mark = time.Now() }()
 	loss, err := Validate(ctx, l.stepper, l.Validation, l.Config)
+	if ctx.Err() != nil {
+		return l.interrupted()
+	}
 	if err != nil {
 		return fmt.Errorf("validation after step %d: %w", l.done, err)
 	}
@@ -283,12 +293,25 @@ func Validate(ctx context.Context, s *Stepper, v Validation, cfg Config) (float6
 	return nll / float64(labels), nil
 }
 
-// checkpoint saves the state after step l.done, which all queued steps have reached.
+// newest says which checkpoint there is.
+func (l *loop) newest() string {
+	if l.saved < 0 {
+		return "there is no checkpoint yet"
+	}
+	return fmt.Sprintf("the newest checkpoint is that of step %d", l.saved)
+}
+
+// checkpoint saves the state after step l.done, which all queued steps have reached, with all records up to it.
 func (l *loop) checkpoint() error {
 	defer func() { l.mark = time.Now() }()
 	if err := errors.Join(l.metrics.Sync(), l.events.Sync()); err != nil {
 		return err
 	}
+	return l.save()
+}
+
+// save writes the checkpoint of step l.done.
+func (l *loop) save() error {
 	rows := int64(l.Config.RowsPerStep())
 	state := l.Identity
 	state.Step = l.done
@@ -321,84 +344,6 @@ func (l *loop) checkpoint() error {
 		return err
 	}
 	l.saved = l.done
-	return nil
-}
-
-// CheckResume refuses to start anew (ResumeOff) in an output folder that holds a run. Train does so too; a command may want to
-// know before it prepares data.
-func CheckResume(output, resume string) error {
-	if resume != ResumeOff {
-		return nil
-	}
-	holds, err := HoldsRun(output)
-	if err == nil && holds {
-		err = &HoldsRunError{Output: output}
-	}
-	return err
-}
-
-// resumePoint finds the checkpoint to go on from, nil for a fresh start, and refuses one of another run's configuration.
-func (r *Run) resumePoint(store *Store) (*Checkpoint, error) {
-	var from Checkpoint
-	switch r.Resume {
-	case ResumeOff:
-		return nil, CheckResume(r.Output, r.Resume)
-	case ResumeAuto, "":
-		dir, step, err := store.Latest()
-		if errors.Is(err, ErrNoCheckpoint) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		from = Checkpoint{Dir: dir, Step: step}
-	default:
-		from.Dir = r.Resume
-	}
-	state, err := ReadState(from.Dir)
-	if errors.Is(err, fs.ErrNotExist) && r.Resume == from.Dir {
-		return nil, fmt.Errorf("--resume %s is not the folder of a checkpoint (auto, off, or a folder such as OUTPUT/checkpoints/step-00000100): %w", r.Resume, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	from.Step = state.Step
-	notes, err := state.Compatible(r.Identity)
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", from.Dir, err)
-	}
-	for _, n := range notes {
-		r.Reporter.Note(n)
-	}
-	r.Reporter.Note(fmt.Sprintf("resuming from %s (step %d)", from.Dir, from.Step))
-	return &from, nil
-}
-
-// weights returns those of the checkpoint, or the run's initial ones.
-func (l *loop) weights(from *Checkpoint) (*transformer.Weights, error) {
-	if from == nil {
-		return l.Initial()
-	}
-	w, err := transformer.Load(from.Dir)
-	if err != nil {
-		return nil, err
-	}
-	if w.Config != l.Model {
-		return nil, fmt.Errorf("checkpoint %s holds another model than the configuration asks for (%+v, not %+v): change model.* back, or start anew in another --output",
-			from.Dir, w.Config, l.Model)
-	}
-	return w, nil
-}
-
-func (l *loop) loadMoments(dir string) error {
-	path := filepath.Join(dir, momentsFile)
-	tensors, _, err := transformer.ReadTensors(path)
-	if err == nil {
-		err = l.stepper.SetMoments(tensors)
-	}
-	if err != nil {
-		return fmt.Errorf("read the optimiser's state %s: %w; name an earlier checkpoint with --resume DIR", path, err)
-	}
 	return nil
 }
 
