@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	G "gorgonia.org/gorgonia"
+
 	"meap/pkg/graph"
 )
 
@@ -196,6 +198,33 @@ func TestInputs(t *testing.T) {
 	for _, d := range []graph.Desc{graph.Of(graph.F32), graph.Of(graph.I32), graph.Of(graph.F32, 1), graph.Of(graph.F64, 1, 1), graph.Of(graph.I32, 2, 3, 4)} {
 		if got := graph.DescOf(b.Input("input "+d.String(), d)); !got.Equal(d) {
 			t.Errorf("input %v is described as %v", d, got)
+		}
+	}
+}
+
+// gorgonia.Grad sums gradients by Gorgonia's own addition, so that one operator is taken over; its relatives are not.
+func TestStockOperators(t *testing.T) {
+	n := newNet(graph.F64)
+	x, y, s := n.input("x", 1, 2, 3), n.input("y", 1, 2, 3), n.input("s", 1)
+	sum, err := G.Add(x, y)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameBits(t, "x + y", n.values(t, graph.Options{}, sum)[0], n.values(t, graph.Options{}, n.Add(x, y))[0])
+	for name, f := range map[string]func() (*graph.Node, error){
+		"difference":         func() (*graph.Node, error) { return G.Sub(x, y) },
+		"product":            func() (*graph.Node, error) { return G.HadamardProd(x, y) },
+		"sum with a scalar":  func() (*graph.Node, error) { return G.Add(x, s) },
+		"sum from a scalar":  func() (*graph.Node, error) { return G.Add(s, x) },
+		"largest of a row":   func() (*graph.Node, error) { return G.Max(x, 1) },
+		"another activation": func() (*graph.Node, error) { return G.Tanh(x) },
+	} {
+		z, err := f()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Plan(graph.Options{}, z); err == nil || !strings.Contains(err.Error(), "Builder") {
+			t.Errorf("%s: error %v", name, err)
 		}
 	}
 }

@@ -97,7 +97,8 @@ var derivatives = map[string]func(n *net) []*graph.Node{
 		return []*graph.Node{n.LinearCrossEntropy(x, head, n.ints("labels", 5, graph.IgnoreLabel, 0, 5), graph.FP32)}
 	},
 	"WeightedSum": func(n *net) []*graph.Node {
-		return []*graph.Node{n.WeightedSum(n.param("x", 1, 5), n.input("scale", 1))}
+		sum := n.WeightedSum(n.param("x", 1, 5), n.input("scale", 1))
+		return []*graph.Node{sum, n.Add(sum, sum)} // a scalar used three times: its gradients are scalars to be summed
 	},
 }
 
