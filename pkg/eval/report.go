@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
+
+	"meap/internal/durable"
 )
 
 // Fact is one line of a list for people.
@@ -92,7 +94,7 @@ type outFile struct {
 // either the old one or the new one, and all are the old ones unless all new
 // ones could be written.
 func replaceAll(dir string, files []outFile) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := durable.MakeDir(dir); err != nil {
 		return err
 	}
 	var written []string
@@ -102,39 +104,21 @@ func replaceAll(dir string, files []outFile) error {
 		}
 	}()
 	for _, f := range files {
-		tmp, err := os.CreateTemp(dir, "."+f.name+".*")
+		temporary, err := durable.WriteTemporary(filepath.Join(dir, f.name), func(w io.Writer) error {
+			_, err := w.Write(f.data)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		written = append(written, tmp.Name())
-		_, err = tmp.Write(f.data)
-		if err == nil {
-			err = tmp.Chmod(0o644)
-		}
-		if err == nil {
-			err = tmp.Sync()
-		}
-		if closed := tmp.Close(); err == nil {
-			err = closed
-		}
-		if err != nil {
-			return err
-		}
+		written = append(written, temporary)
 	}
 	for i, f := range files {
-		if err := os.Rename(written[i], filepath.Join(dir, f.name)); err != nil {
+		if err := durable.Commit(written[i], filepath.Join(dir, f.name)); err != nil {
 			return err
 		}
 	}
-	if runtime.GOOS == "windows" {
-		return nil // folders cannot be synced there
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return nil
 }
 
 //go:embed report.html.tmpl

@@ -11,14 +11,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"meap/internal/durable"
 )
 
 // Names in a run's output folder.
 const (
-	checkpointsDir  = "checkpoints"
-	latestFile      = "latest"     // in checkpoints/: one line, the name of the folder to resume from
-	temporaryPrefix = ".tmp-"      // being written; removed by Recover after a crash
-	replacedPrefix  = ".replaced-" // the old one of two folders of the same step; put back by Recover where the new one is missing
+	checkpointsDir = "checkpoints"
+	latestFile     = "latest"     // in checkpoints/: one line, the name of the folder to resume from
+	replacedPrefix = ".replaced-" // the old one of two folders of the same step; put back by Recover where the new one is missing
 )
 
 var stepPattern = regexp.MustCompile(`^step-([0-9]{8,18})$`)
@@ -52,22 +53,22 @@ type Checkpoint struct {
 
 // Write makes a checkpoint of a step. fill writes the files into the folder it is given, which has a temporary name; files need not
 // be synced there. Where fill or the disk fails, the temporary folder is removed, everything that was there before is untouched, and a full disk is
-// a *DiskFullError. Checkpoints beyond the newest `keep` are removed once the new one is durable, and so are those of later
+// a *durable.DiskFullError. Checkpoints beyond the newest `keep` are removed once the new one is durable, and so are those of later
 // steps: they belong to a course that the run has left by resuming from an earlier step.
 func (s *Store) Write(step int64, fill func(dir string) error) (err error) {
 	name := stepName(step)
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("write checkpoint %s: %w", filepath.Join(s.dir, name), describeDiskFull(err, s.dir))
+			err = fmt.Errorf("write checkpoint %s: %w", filepath.Join(s.dir, name), durable.DescribeDiskFull(err, s.dir))
 		}
 	}()
 	if step < 0 {
 		return fmt.Errorf("step %d is negative", step)
 	}
-	if err := makeDirDurable(s.dir); err != nil {
+	if err := durable.MakeDir(s.dir); err != nil {
 		return err
 	}
-	temporary, err := os.MkdirTemp(s.dir, temporaryPrefix+name+"-*")
+	temporary, err := os.MkdirTemp(s.dir, durable.TemporaryPrefix+name+"-*")
 	if err != nil {
 		return err
 	}
@@ -78,11 +79,11 @@ func (s *Store) Write(step int64, fill func(dir string) error) (err error) {
 	if err := fill(temporary); err != nil {
 		return err
 	}
-	if err := syncTree(temporary); err != nil {
+	if err := durable.SyncTree(temporary); err != nil {
 		return err
 	}
 	// The text of `latest` is on the disk before the folder gets its name: after this point nothing needs space any more.
-	latest, err := writeTemporary(filepath.Join(s.dir, latestFile), func(w io.Writer) error {
+	latest, err := durable.WriteTemporary(filepath.Join(s.dir, latestFile), func(w io.Writer) error {
 		_, err := io.WriteString(w, name+"\n")
 		return err
 	})
@@ -93,7 +94,7 @@ func (s *Store) Write(step int64, fill func(dir string) error) (err error) {
 		os.Remove(latest)
 		return err
 	}
-	if err := commitTemporary(latest, filepath.Join(s.dir, latestFile)); err != nil {
+	if err := durable.Commit(latest, filepath.Join(s.dir, latestFile)); err != nil {
 		return err
 	}
 	return s.rotate(step)
@@ -119,7 +120,7 @@ func (s *Store) install(temporary, name string) error {
 		}
 		return err
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := durable.SyncDir(s.dir); err != nil {
 		return err
 	}
 	return os.RemoveAll(replaced)
@@ -148,7 +149,7 @@ func (s *Store) rotate(step int64) error {
 
 // remove deletes a checkpoint. It is renamed first, so that a crash in the middle does not leave half of one under a good name.
 func (s *Store) remove(name string) error {
-	doomed := filepath.Join(s.dir, temporaryPrefix+"removed-"+name)
+	doomed := filepath.Join(s.dir, durable.TemporaryPrefix+"removed-"+name)
 	if err := os.RemoveAll(doomed); err != nil {
 		return err
 	}
@@ -176,7 +177,7 @@ func (s *Store) Recover() error {
 			} else {
 				err = os.Rename(path, final)
 			}
-		} else if strings.HasPrefix(e.Name(), temporaryPrefix) {
+		} else if strings.HasPrefix(e.Name(), durable.TemporaryPrefix) {
 			err = os.RemoveAll(path)
 		}
 		if err != nil {
@@ -254,45 +255,4 @@ func stepOf(name string) (int64, bool) {
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
-}
-
-// makeDirDurable creates a folder with its parents and syncs the entries on the way.
-func makeDirDurable(dir string) error {
-	if isDir(dir) {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := makeDirDurable(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
-}
-
-// syncTree makes every file and folder below root durable.
-func syncTree(root string) error {
-	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case e.IsDir():
-			return syncDir(path)
-		case !e.Type().IsRegular():
-			return nil
-		}
-		return syncFile(path)
-	})
-}
-
-// syncFile makes a file's content durable. It is opened for writing because Windows syncs no other.
-func syncFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"meap/internal/durable"
 )
 
 // A disk that is really full: a file system of 256 KiB in memory, which only root can mount.
@@ -38,7 +40,7 @@ func TestStoreOnFullDisk(t *testing.T) {
 	}
 	for range 2 { // the second time the space of the first is free again
 		err := s.Write(10, big(512<<10))
-		var full *DiskFullError
+		var full *durable.DiskFullError
 		if !errors.As(err, &full) || !strings.Contains(err.Error(), output) {
 			t.Fatalf("error %v, want a full disk with its folder", err)
 		}
@@ -60,7 +62,7 @@ func TestStoreOnFullDisk(t *testing.T) {
 	for step := int64(1); err == nil && step < 1e6; step++ {
 		err = w.Step(record(step))
 	}
-	var full *DiskFullError
+	var full *durable.DiskFullError
 	if !errors.As(err, &full) {
 		t.Errorf("metrics on a full disk: %v", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"meap/internal/durable"
 )
 
 // fillWith returns a fill function that writes a file of the given text and one in a folder below.
@@ -130,14 +132,14 @@ func TestFailedWriteLeavesTheOneBefore(t *testing.T) {
 	}{
 		"fill fails":    {halfway(errors.New("no such tensor")), false},
 		"disk full":     {halfway(&os.PathError{Op: "write", Path: "w", Err: syscall.ENOSPC}), true},
-		"wrapped twice": {halfway(fmt.Errorf("a: %w", &DiskFullError{Dir: "elsewhere", Err: syscall.ENOSPC})), true},
+		"wrapped twice": {halfway(fmt.Errorf("a: %w", &durable.DiskFullError{Dir: "elsewhere", Err: syscall.ENOSPC})), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewStore(t.TempDir(), 1)
 			mustWrite(t, s, 5, "five")
 			before := listing(t, s)
 			err := s.Write(10, c.fill)
-			var full *DiskFullError
+			var full *durable.DiskFullError
 			if err == nil || errors.As(err, &full) != c.full || !strings.Contains(err.Error(), "step-00000010") {
 				t.Fatalf("error %v", err)
 			}
@@ -246,14 +248,14 @@ func TestWriteFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
 	for _, text := range []string{"one", "two, longer", ""} {
-		if err := WriteFile(path, []byte(text)); err != nil {
+		if err := durable.WriteFile(path, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != text {
 			t.Errorf("%q %v, want %q", got, err, text)
 		}
 	}
-	if err := WriteFile(filepath.Join(dir, "missing", "x"), nil); err == nil {
+	if err := durable.WriteFile(filepath.Join(dir, "missing", "x"), nil); err == nil {
 		t.Error("written into a folder that is not there")
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {

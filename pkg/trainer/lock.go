@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/gofrs/flock"
+
+	"meap/internal/durable"
 )
 
 // lockFile is the file in a run's output folder that is locked while a process trains there. It stays there unlocked afterwards: removing
@@ -36,7 +38,7 @@ type Lock struct {
 // LockOutput locks a run's output folder, which is created where it is missing. It does not wait: a folder in use is a *LockedError.
 func LockOutput(output string) (*Lock, error) {
 	if err := os.MkdirAll(output, 0o755); err != nil {
-		return nil, fmt.Errorf("create the output folder: %w", describeDiskFull(err, output))
+		return nil, fmt.Errorf("create the output folder: %w", durable.DescribeDiskFull(err, output))
 	}
 	path := filepath.Join(output, lockFile)
 	l := flock.New(path, flock.SetPermissions(0o644))

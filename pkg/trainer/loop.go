@@ -1,8 +1,6 @@
 package trainer
 
 import (
-	"meap/internal/durable"
-
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"meap/internal/durable"
 	"meap/pkg/dataset"
 	"meap/pkg/graph"
 	"meap/pkg/transformer"

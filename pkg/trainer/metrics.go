@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"meap/internal/durable"
 )
 
 // MetricsFile is the name of the metrics file in a run's output folder.
@@ -112,7 +114,7 @@ func (w *MetricsWriter) Validation(r ValidationRecord) error {
 func (w *MetricsWriter) write() error {
 	w.line = append(w.line, '\n')
 	if _, err := w.file.Write(w.line); err != nil {
-		return fmt.Errorf("write metrics: %w", describeDiskFull(err, filepath.Dir(w.file.Name())))
+		return fmt.Errorf("write metrics: %w", durable.DescribeDiskFull(err, filepath.Dir(w.file.Name())))
 	}
 	return nil
 }
@@ -121,7 +123,7 @@ func (w *MetricsWriter) write() error {
 // step outlive a power failure with it.
 func (w *MetricsWriter) Sync() error {
 	if err := w.file.Sync(); err != nil {
-		return fmt.Errorf("write metrics: %w", describeDiskFull(err, filepath.Dir(w.file.Name())))
+		return fmt.Errorf("write metrics: %w", durable.DescribeDiskFull(err, filepath.Dir(w.file.Name())))
 	}
 	return nil
 }
@@ -173,7 +175,7 @@ func cutMetrics(path string, after int64) error {
 		return fmt.Errorf("open the metrics file: %w", err)
 	}
 	defer old.Close()
-	return replaceFile(path, func(w io.Writer) error {
+	return durable.Replace(path, func(w io.Writer) error {
 		return scanMetrics(old, func(line []byte, r metricsLine) error {
 			if *r.Step > after {
 				return nil

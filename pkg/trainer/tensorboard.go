@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"meap/internal/durable"
 )
 
 // Field numbers and values of TensorFlow's event.proto and summary.proto, as far as scalars need them.
@@ -56,11 +58,11 @@ func OpenEvents(dir string, after int64) (*EventWriter, error) {
 
 func openEvents(dir string, after int64, now func() time.Time) (*EventWriter, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("create the folder of TensorBoard events: %w", describeDiskFull(err, dir))
+		return nil, fmt.Errorf("create the folder of TensorBoard events: %w", durable.DescribeDiskFull(err, dir))
 	}
 	file, err := createEventFile(dir, now())
 	if err != nil {
-		return nil, fmt.Errorf("create a TensorBoard event file: %w", describeDiskFull(err, dir))
+		return nil, fmt.Errorf("create a TensorBoard event file: %w", durable.DescribeDiskFull(err, dir))
 	}
 	w := &EventWriter{file: file, now: now}
 	w.begin(0)
@@ -143,7 +145,7 @@ func (w *EventWriter) begin(step int64) {
 func (w *EventWriter) end() error {
 	w.record = appendTFRecord(w.record[:0], w.event)
 	if _, err := w.file.Write(w.record); err != nil {
-		return fmt.Errorf("write TensorBoard events: %w", describeDiskFull(err, filepath.Dir(w.file.Name())))
+		return fmt.Errorf("write TensorBoard events: %w", durable.DescribeDiskFull(err, filepath.Dir(w.file.Name())))
 	}
 	return nil
 }
@@ -151,7 +153,7 @@ func (w *EventWriter) end() error {
 // Sync makes everything written so far durable.
 func (w *EventWriter) Sync() error {
 	if err := w.file.Sync(); err != nil {
-		return fmt.Errorf("write TensorBoard events: %w", describeDiskFull(err, filepath.Dir(w.file.Name())))
+		return fmt.Errorf("write TensorBoard events: %w", durable.DescribeDiskFull(err, filepath.Dir(w.file.Name())))
 	}
 	return nil
 }

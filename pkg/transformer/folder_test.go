@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"meap/internal/durable"
 	"meap/pkg/graph"
 )
 
@@ -293,7 +294,7 @@ func TestSaveKeepsTheOldFile(t *testing.T) {
 		t.Error("weights with a tensor missing were saved")
 	}
 	failure := errors.New("disk full")
-	if err := replaceFile(path, func(io.Writer) error { return failure }); !errors.Is(err, failure) {
+	if err := durable.Replace(path, func(io.Writer) error { return failure }); !errors.Is(err, failure) {
 		t.Errorf("replaceFile: %v", err)
 	}
 	after, _ := os.ReadFile(path)

@@ -11,6 +11,7 @@ import (
 	"github.com/edsrzf/mmap-go"
 	"github.com/nlpodyssey/safetensors"
 
+	"meap/internal/durable"
 	"meap/pkg/graph"
 )
 
@@ -30,7 +31,7 @@ func writeTensors(path string, tensors []Tensor, meta map[string]string, d safet
 		}
 		views[t.Name] = tensorView{t, d}
 	}
-	return replaceFile(path, func(w io.Writer) error { return safetensors.SerializeToWriter(views, meta, w) })
+	return durable.Replace(path, func(w io.Writer) error { return safetensors.SerializeToWriter(views, meta, w) })
 }
 
 // tensorView shows a tensor to the safetensors writer, as fp32 or rounded to bf16.

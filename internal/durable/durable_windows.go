@@ -1,4 +1,4 @@
-package trainer
+package durable
 
 import (
 	"errors"
@@ -16,5 +16,5 @@ func isDiskFull(err error) bool {
 	return errors.Is(err, errorDiskFull) || errors.Is(err, errorHandleDiskFull)
 }
 
-// syncDir does nothing: Windows cannot sync a folder, its file systems journal their entries.
-func syncDir(string) error { return nil }
+// SyncDir does nothing: Windows cannot sync a folder, its file systems journal their entries.
+func SyncDir(string) error { return nil }

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package trainer
+package durable
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// syncDir makes the entries of a folder durable: a renamed file is found after a power failure only when its folder was synced too.
-func syncDir(dir string) error {
+// SyncDir makes the entries of a folder durable: a renamed file is found after a power failure only when its folder was synced too.
+func SyncDir(dir string) error {
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrPermission) {
 		return nil // a folder that may be written but not listed cannot be opened to be synced
