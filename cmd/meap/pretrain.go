@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -82,7 +81,7 @@ func pretrain(c *cobra.Command, o *options, flags *configFlags, output, resume s
 	if o.json {
 		run.Reporter = trainer.NewJSONReporter(c.OutOrStdout(), c.ErrOrStderr())
 	} else {
-		run.Reporter = trainer.NewProgress(os.Stderr)
+		run.Reporter = trainer.NewProgress(c.ErrOrStderr())
 	}
 	announce(c.ErrOrStderr(), cfg, model, data, dev)
 	if err := run.Train(c.Context()); err != nil {

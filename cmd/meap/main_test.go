@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"meap/internal/config"
+)
+
+// meap runs the program in this process.
+func meap(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(context.Background(), args, &out, &err)
+	return code, out.String(), err.String()
+}
+
+// must is meap for commands that have to succeed.
+func must(t *testing.T, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := meap(t, args...)
+	if code != exitDone {
+		t.Fatalf("meap %s: exit %d\n%s", strings.Join(args, " "), code, stderr)
+	}
+	return stdout
+}
+
+func TestMisuse(t *testing.T) {
+	const quickstart = "../../configs/quickstart.yaml"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"pretran"}, "did you mean pretrain"},
+		{[]string{"eval"}, "needs a subcommand"},
+		{[]string{"eval", "nedle"}, "did you mean needle"},
+		{[]string{"pretrain"}, "needs --config"},
+		{[]string{"pretrain", "--confg", "x"}, "unknown flag: --confg"},
+		{[]string{"pretrain", "extra", "--config", quickstart}, "extra"},
+		{[]string{"pretrain", "--config", "no-such.yaml"}, "no-such.yaml"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "trainer.lerning_rate=1"}, "trainer.learning_rate"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "trainer.learning_rate=2"}, "trainer.learning_rate = 2"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "trainer.steps=0"}, "trainer.steps = 0"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "trainer.steps=many"}, "trainer.steps"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "trainer.seq=513"}, "trainer.seq = 513"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "masking.ratio=0.6"}, "masking.ratio = 0.6"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "data.validation_fraction=2"}, "data.validation_fraction = 2"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "model.preset=meap-7b"}, "model.preset"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "model.vocab=10"}, "model.vocab = 10"},
+		{[]string{"pretrain", "--config", quickstart, "--set", "model.kv_heads=3"}, "model.kv_heads = 3"},
+		{[]string{"pretrain", "--config", quickstart, "--device", "tpu"}, "trainer.device"},
+		{[]string{"pretrain", "--config", quickstart, "--device", "cuda"}, "trainer.device"},
+		{[]string{"pretrain", "--config", quickstart, "--cpu-isa", "sse9"}, "cpu_isa"},
+		{[]string{"eval", "needle"}, "--model"},
+		{[]string{"generate"}, "--model"},
+		{[]string{"bench", "train", "--steps", "0"}, "--steps"},
+	} {
+		code, _, stderr := meap(t, c.args...)
+		if code != exitMisused || !strings.Contains(stderr, c.want) {
+			t.Errorf("meap %s: exit %d, want %d and %q in\n%s", strings.Join(c.args, " "), code, exitMisused, c.want, stderr)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{{}, {"--help"}, {"pretrain", "--help"}, {"eval", "needle", "--help"}, {"plan", "--help"}} {
+		if out := must(t, args...); !strings.Contains(out, "Examples:") {
+			t.Errorf("meap %s shows no examples:\n%s", strings.Join(args, " "), out)
+		}
+	}
+}
+
+// TestShippedConfigurations reads every YAML file of the project as pretrain would.
+func TestShippedConfigurations(t *testing.T) {
+	files, err := filepath.Glob("../../configs/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no configurations: %v", err)
+	}
+	for _, f := range files {
+		cfg := config.Default()
+		if err := config.Load(&cfg, config.Options{File: f, Env: []string{}}); err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(text), "#") {
+			t.Errorf("%s does not begin with a comment that says what it is for", f)
+		}
+	}
+}
+
+// TestEndToEnd goes through the life of a tiny model: data, training in two parts, evaluation, generation.
+func TestEndToEnd(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text.txt")
+	if err := os.WriteFile(text, []byte(strings.Repeat("The quick brown fox jumps over the lazy dog. ", 400)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	settings := []string{
+		"--set", "data.sources=" + text, "--set", "data.cache_dir=" + filepath.Join(dir, "cache"), "--set", "data.validation_fraction=0.3",
+		"--set", "model.layers=2", "--set", "model.heads=2", "--set", "model.dim=32", "--set", "model.ffn=64", "--set", "model.max_seq=512",
+		"--set", "trainer.seq=32", "--set", "trainer.micro_batch=2", "--set", "trainer.accumulate=2", "--set", "trainer.steps=6",
+		"--set", "trainer.warmup=2", "--set", "trainer.validate_every=3", "--set", "trainer.dtype=fp32", "--threads", "2",
+	}
+	command := func(words ...string) []string { return append(words, settings...) }
+
+	straight := losses(t, must(t, append(command("pretrain", "--json"), "--output", filepath.Join(dir, "a"))...))
+	if len(straight) != 6 {
+		t.Fatalf("%d steps were reported, want 6", len(straight))
+	}
+	first := losses(t, must(t, append(command("pretrain", "--json", "--set", "trainer.stop_after=3"), "--output", filepath.Join(dir, "b"))...))
+	rest := losses(t, must(t, append(command("pretrain", "--json"), "--output", filepath.Join(dir, "b"))...))
+	for i, got := range append(first, rest...) {
+		if got != straight[i] {
+			t.Errorf("step %d: loss %s in two parts, %s in one", i+1, got, straight[i])
+		}
+	}
+	if code, _, stderr := meap(t, append(command("pretrain", "--resume", "off"), "--output", filepath.Join(dir, "b"))...); code != exitMisused || !strings.Contains(stderr, "already holds a run") {
+		t.Errorf("--resume off on a run: exit %d\n%s", code, stderr)
+	}
+	if code, _, stderr := meap(t, append(command("pretrain", "--set", "trainer.seed=9"), "--output", filepath.Join(dir, "b"))...); code != exitMisused || !strings.Contains(stderr, "trainer.seed = 9, was") {
+		t.Errorf("another seed: exit %d\n%s", code, stderr)
+	}
+
+	model := filepath.Join(dir, "a")
+	var perplexity struct {
+		BitsPerByte float64 `json:"bits_per_byte"`
+		Bigram      float64 `json:"byte_bigram_bits_per_byte"`
+	}
+	if err := json.Unmarshal([]byte(must(t, "eval", "perplexity", "--model", model, "--json")), &perplexity); err != nil || !(perplexity.BitsPerByte > 0 && perplexity.Bigram > 0) {
+		t.Errorf("perplexity: %+v, %v", perplexity, err)
+	}
+	must(t, "eval", "needle", "--model", model, "--depths", "0,100", "--json")
+	for _, name := range []string{"perplexity/report.html", "perplexity/results.json", "needle/report.html", "needle/needle.png", "needle/results.json"} {
+		if _, err := os.Stat(filepath.Join(model, "eval", name)); err != nil {
+			t.Error(err)
+		}
+	}
+	once := must(t, "generate", "--model", model, "--prompt", "The quick", "--max-new", "20")
+	if again := must(t, "generate", "--model", model, "--prompt", "The quick", "--max-new", "20", "--threads", "1"); again != once {
+		t.Errorf("the same seed wrote %q and %q", once, again)
+	}
+	if out := must(t, command("data", "inspect", "--json", "--rows", "1")...); !strings.Contains(out, `"masked":[`) {
+		t.Errorf("data inspect: %s", out)
+	}
+	must(t, command("plan")...)
+	must(t, "doctor", "--json")
+	must(t, "version")
+}
+
+// losses returns the digits of every step's loss in --json output.
+func losses(t *testing.T, output string) []string {
+	t.Helper()
+	var all []string
+	for line := range strings.Lines(output) {
+		var r struct {
+			Loss json.Number `json:"loss"`
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("not JSON: %q: %v", line, err)
+		}
+		if r.Loss != "" {
+			all = append(all, r.Loss.String())
+		}
+	}
+	return all
+}
