@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Runs `meap bench train` and train.py in turn and prints a table of both.
+
+    python scripts/peer/compare.py                                  meap-0.1b in three forms, best of five
+    python scripts/peer/compare.py --work meap-nano/64x2/fp32 --rounds 1 --steps 2 --warmup 1
+
+A piece of work is PRESET/SEQxROWS/DTYPE. In each round every system runs once, in a process of its own: meap, PyTorch as it is, and
+PyTorch with torch.compile. A system's speed is the median step of its best round, its memory that of its smallest. Beside the peak
+stands what exceeds 16 bytes per parameter, which weights, gradients and the two moments take in any system that trains in fp32.
+
+Nothing else should run on the machine. Needs Go (or --meap PROGRAM) and, for this Python, requirements.txt; torch.compile needs a
+C++ compiler.
+"""
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+DEFAULT_WORK = ("meap-0.1b/512x2/fp32", "meap-0.1b/512x2/bf16", "meap-0.1b/4096x1/bf16")
+
+# The sizes of meap's presets; a run whose parameters differ from meap's is refused.
+PRESETS = {
+    "meap-nano": dict(layers=4, heads=4, kv_heads=2, dim=128, ffn=384, vocab=320),
+    "meap-micro": dict(layers=6, heads=4, kv_heads=2, dim=256, ffn=704, vocab=320),
+    "meap-mini": dict(layers=8, heads=6, kv_heads=2, dim=384, ffn=1088, vocab=320),
+    "meap-0.1b": dict(layers=12, heads=12, kv_heads=2, dim=768, ffn=2048, vocab=32064),
+    "meap-0.3b": dict(layers=24, heads=16, kv_heads=2, dim=1024, ffn=2736, vocab=32064),
+    "meap-0.5b": dict(layers=24, heads=16, kv_heads=2, dim=1024, ffn=4864, vocab=32064),
+    "meap-1b": dict(layers=24, heads=32, kv_heads=2, dim=2048, ffn=5632, vocab=32064),
+}
+SYSTEMS = ("meap", "eager", "compiled")
+
+
+def command(system, a, work):
+    preset, seq, rows, dtype = parse_work(work)
+    if system == "meap":
+        run, sizes = [a.meap, "bench", "train", "--json", "--recompute", "none"], {"preset": preset}
+    else:
+        run, sizes = [a.python, str(HERE / "train.py")] + ["--compile"] * (system == "compiled"), PRESETS[preset]
+    flags = sizes | {"seq": seq, "micro_batch": rows, "accumulate": a.accumulate, "dtype": dtype, "device": a.device, "steps": a.steps,
+                     "warmup": a.warmup, "threads": a.threads}
+    for name, value in flags.items():
+        run += ["--" + name.replace("_", "-"), str(value)]
+    return run
+
+
+def parse_work(text):
+    match = re.fullmatch(r"([^/]+)/(\d+)x(\d+)/(fp32|bf16)", text)
+    if not match or match[1] not in PRESETS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PRESET/SEQxROWS/DTYPE with a preset of {', '.join(PRESETS)}")
+    return match[1], int(match[2]), int(match[3]), match[4]
+
+
+def measure(system, a, work):
+    """One run's JSON, or None where it failed."""
+    run = command(system, a, work)
+    done = subprocess.run(run, capture_output=True, text=True)
+    try:
+        if done.returncode == 0:
+            return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, json.JSONDecodeError):
+        pass
+    print(f"{' '.join(run)}\nended with {done.returncode} and no result:\n{(done.stderr or done.stdout)[-2000:]}", file=sys.stderr)
+    return None
+
+
+class Result:
+    """What the rounds of one system on one piece of work gave."""
+
+    def __init__(self, runs):
+        self.ok = bool(runs)
+        if self.ok:
+            best = max(runs, key=lambda r: r["tokens_per_s"])
+            self.speed, self.tflops, self.params = best["tokens_per_s"], best["model_tflops"], best["params"]
+            self.peak = min(r["peak_bytes"] for r in runs)
+            self.beyond = self.peak - 16 * self.params
+
+    def cells(self):
+        if not self.ok:
+            return ["failed"] * 4
+        return [f"{self.speed:,.1f}", f"{self.tflops:.4f}", f"{self.peak / 2**20:,.0f}", f"{self.beyond / 2**20:,.0f}"]
+
+
+def ratios(results):
+    """meap's speed over that of the faster peer, and its memory beyond the parameters' over that of the smaller one."""
+    meap, peers = results["meap"], [results[s] for s in SYSTEMS[1:] if s in results and results[s].ok]
+    if not meap.ok or not peers:
+        return ["-", "-"]
+    memory = min(p.beyond for p in peers)
+    return [f"{meap.speed / max(p.speed for p in peers):.2f}x", f"{meap.beyond / memory:.2f}x" if memory > 0 and meap.beyond > 0 else "-"]
+
+
+def table(rows):
+    """Rows of text as a Markdown table that is also aligned in a terminal; the first two columns are words, the others numbers."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+    def line(row):
+        return "| " + " | ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) + " |"
+
+    rule = ["-" * w if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join(map(line, [rows[0], rule, *rows[1:]]))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--work", action="append", metavar="PRESET/SEQxROWS/DTYPE", help="piece of work, repeat for more")
+    p.add_argument("--systems", default=",".join(SYSTEMS), help="meap and its peers eager, compiled (%(default)s)")
+    p.add_argument("--rounds", type=int, default=5, help="runs of each (%(default)s)")
+    p.add_argument("--steps", type=int, default=8, help="steps that are timed (%(default)s)")
+    p.add_argument("--warmup", type=int, default=2, help="steps before those (%(default)s)")
+    p.add_argument("--accumulate", type=int, default=1, help="micro-batches per step (%(default)s)")
+    p.add_argument("--threads", type=int, default=2, help="threads of each (%(default)s)")
+    p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    p.add_argument("--meap", help="program (built from this repository)")
+    p.add_argument("--python", default=sys.executable, help="Python with PyTorch (this one)")
+    p.add_argument("--output", help="file to add each run's result to, one JSON object per line")
+    a = p.parse_args()
+    systems, works = a.systems.split(","), a.work or DEFAULT_WORK
+    if unknown := set(systems) - set(SYSTEMS):
+        p.error(f"--systems: {', '.join(sorted(unknown))} is none of {', '.join(SYSTEMS)}")
+    if a.rounds < 1:
+        p.error("--rounds must be at least 1")
+    try:
+        for work in works:
+            parse_work(work)
+    except argparse.ArgumentTypeError as e:
+        p.error(f"--work: {e}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        if "meap" in systems and not a.meap:
+            a.meap = os.path.join(folder, "meap")
+            subprocess.run(["go", "build", "-o", a.meap, "./cmd/meap"], cwd=HERE.parent.parent, check=True)
+        sys.exit(compare(a, systems, works))
+
+
+def compare(a, systems, works):
+    runs = {(work, system): [] for work in works for system in systems}
+    for n in range(a.rounds):
+        for work, system in runs:
+            result = measure(system, a, work)
+            if result is None:
+                continue
+            runs[work, system].append(result)
+            print(f"round {n + 1}/{a.rounds} {work} {system}: {result['tokens_per_s']:,.1f} tokens/s", file=sys.stderr)
+            if a.output:
+                with open(a.output, "a") as lines:
+                    print(json.dumps(dict(work=work, round=n + 1, run=system) | result), file=lines)
+    rows = [["work", "system", "tokens/s", "TFLOP/s", "peak MiB", "beyond 16 B/param", "speed", "memory"]]
+    for work in works:
+        sizes = {(r["params"], r["tokens_per_step"]) for system in systems for r in runs[work, system]}
+        if len(sizes) > 1:
+            print(f"{work}: the systems trained different models or batches: (params, tokens_per_step) = {sorted(sizes)}", file=sys.stderr)
+            return 1
+        results = {system: Result(runs[work, system]) for system in systems}
+        for system in systems:
+            rows.append([work, system, *results[system].cells(), *(ratios(results) if system == "meap" else ["", ""])])
+    print(table(rows))
+    print(f"\n{a.threads} threads, best of {a.rounds}; speed: meap's over that of the faster peer; memory: what meap takes beyond 16 bytes "
+          "per parameter over the same of the smaller peer")
+    return 0 if all(runs.values()) else 1
+
+
+if __name__ == "__main__":
+    main()
