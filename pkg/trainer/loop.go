@@ -68,7 +68,7 @@ func (r *Run) Train(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 
 	store := NewStore(r.Output, r.Config.KeepCheckpoints)
-	if err := store.Recover(); err != nil {
+	if err := errors.Join(store.Recover(), removeTemporary(r.Output)); err != nil {
 		return err
 	}
 	from, err := r.resumePoint(store)

@@ -716,6 +716,26 @@ func TestResumeAfterACrash(t *testing.T) {
 	}
 }
 
+// What a kill left in the middle of replacing a file is removed, and nothing that is not ours.
+func TestRunRemovesTemporaryFiles(t *testing.T) {
+	output := t.TempDir()
+	ours := []string{".tmp-metrics.jsonl-123", ".tmp-config.yaml-4"}
+	for _, name := range append(ours, ".tmp-notes") {
+		if err := os.WriteFile(filepath.Join(output, name), []byte("half"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	train(t, output, func(r *Run) { r.Config.StopAfter = 1 })
+	for _, name := range ours {
+		if _, err := os.Stat(filepath.Join(output, name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(output, ".tmp-notes")); err != nil {
+		t.Error(err)
+	}
+}
+
 // A warm-up that is not shorter than the run is cut, with a warning.
 func TestWarmupIsCut(t *testing.T) {
 	heard := train(t, t.TempDir(), func(r *Run) { r.Config.Warmup = 12 })

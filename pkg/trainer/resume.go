@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
+	"meap/internal/durable"
 	"meap/pkg/transformer"
 )
 
@@ -35,6 +37,24 @@ func CheckResume(output, resume string) error {
 		err = &HoldsRunError{Output: output}
 	}
 	return err
+}
+
+// removeTemporary removes what a run that was killed while it replaced a file has left beside it.
+func removeTemporary(output string) error {
+	entries, err := os.ReadDir(output)
+	if err != nil {
+		return fmt.Errorf("clean up the output folder: %w", err)
+	}
+	for _, e := range entries {
+		for _, name := range []string{MetricsFile, ConfigFile} {
+			if strings.HasPrefix(e.Name(), durable.TemporaryPrefix+name+"-") {
+				if err := os.Remove(filepath.Join(output, e.Name())); err != nil {
+					return fmt.Errorf("clean up the output folder: %w", err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // resumePoint finds the checkpoint to go on from, nil for a fresh start, and refuses one of another run's configuration.
