@@ -19,8 +19,8 @@ func newEval(o *options) *cobra.Command {
 
 // evalFlags are the flags of every evaluation.
 type evalFlags struct {
-	model, output, device, dtype string
-	batch, limit                 int
+	model, output, device string
+	batch, limit          int
 }
 
 func (f *evalFlags) bind(c *cobra.Command) {
