@@ -475,67 +475,69 @@ func TestAsynchronousDevice(t *testing.T) {
 	cfg := tinyConfig()
 	here := newBench(t, naive.Device[float32]{}, tinyModel, cfg)
 	want := here.run(here.source(), 1, 10)
-
-	dev := &late{Device: naive.Device[float32]{}}
-	b := newBench(t, dev, tinyModel, cfg)
 	schedule, _ := cfg.Schedule()
-	source := b.source()
-	var got []StepResult
-	for step := int64(1); step <= 10; step++ {
-		if err := b.Step(step, source, schedule.LearningRate(step)); err != nil {
-			t.Fatal(err)
+	for _, hasty := range []bool{false, true} {
+		b := newBench(t, &late{Device: naive.Device[float32]{}, hasty: hasty}, tinyModel, cfg)
+		source := b.source()
+		var got []StepResult
+		take := func(flush bool) {
+			for {
+				r, ok, err := b.Next(flush)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !ok {
+					return
+				}
+				got = append(got, r)
+			}
 		}
-		for {
-			r, ok, err := b.Next(false)
-			if err != nil {
+		for step := int64(1); step <= 10; step++ {
+			if err := b.Step(step, source, schedule.LearningRate(step)); err != nil {
 				t.Fatal(err)
 			}
-			if !ok {
-				break
+			take(false)
+			if want := max(0, int(step)-stepsUnderWay+1); len(got) != want {
+				t.Fatalf("after step %d there are %d results, want %d", step, len(got), want)
 			}
-			got = append(got, r)
 		}
-		if want := max(0, int(step)-stepsUnderWay+1); len(got) != want {
-			t.Fatalf("after step %d there are %d results, want %d", step, len(got), want)
+		take(true)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("hasty %v: late results %v, want %v", hasty, got, want)
 		}
-	}
-	for {
-		r, ok, err := b.Next(true)
-		if err != nil {
-			t.Fatal(err)
+		if !reflect.DeepEqual(bits(b.weights()), bits(here.weights())) {
+			t.Errorf("hasty %v: the weights differ", hasty)
 		}
-		if !ok {
-			break
-		}
-		got = append(got, r)
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("late results %v, want %v", got, want)
-	}
-	if !reflect.DeepEqual(bits(b.weights()), bits(here.weights())) {
-		t.Error("the weights differ")
 	}
 }
 
-// The step that was not finite is reported although others are queued behind it, and those have not touched the weights.
+// The step that was not finite is reported, with its own tensor, although others are queued behind it; and those have not touched
+// the weights.
 func TestNonFiniteOnAnAsynchronousDevice(t *testing.T) {
-	memory := newSpy(naive.Device[float32]{})
-	b := newBench(t, &late{Device: memory}, tinyModel, tinyConfig())
-	source := b.source()
-	b.run(source, 1, 2)
-	weights, moments := bits(b.weights()), bits(b.moments())
-	memory.spoil(t, "grad.model.norm.weight", float32(math.NaN()))
-	for step := int64(3); step < 3+stepsUnderWay; step++ {
-		if err := b.Step(step, source, 1e-2); err != nil {
-			t.Fatal(err)
+	for _, hasty := range []bool{false, true} {
+		memory := newSpy(naive.Device[float32]{})
+		dev := &late{Device: memory, hasty: hasty}
+		b := newBench(t, dev, tinyModel, tinyConfig())
+		source := b.source()
+		b.run(source, 1, 2)
+		weights, moments := bits(b.weights()), bits(b.moments())
+		for step := int64(3); step < 3+stepsUnderWay; step++ {
+			tensor := "model.norm.weight"
+			if step > 3 {
+				tensor = "model.embed_tokens.weight" // which comes before the other in the model
+			}
+			dev.push(func() error { memory.spoil(t, gradName(tensor), float32(math.NaN())); return nil })
+			if err := b.Step(step, source, 1e-2); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	_, ok, err := b.Next(false)
-	var bad *NonFiniteError
-	if ok || !errors.As(err, &bad) || bad.Step != 3 || bad.Tensor != "model.norm.weight" {
-		t.Fatalf("%v, %v", ok, err)
-	}
-	if !reflect.DeepEqual(bits(b.weights()), weights) || !reflect.DeepEqual(bits(b.moments()), moments) {
-		t.Error("weights or moments changed")
+		_, ok, err := b.Next(false)
+		var bad *NonFiniteError
+		if ok || !errors.As(err, &bad) || bad.Step != 3 || bad.Tensor != "model.norm.weight" {
+			t.Fatalf("hasty %v: %v, %v", hasty, ok, err)
+		}
+		if !reflect.DeepEqual(bits(b.weights()), weights) || !reflect.DeepEqual(bits(b.moments()), moments) {
+			t.Errorf("hasty %v: weights or moments changed", hasty)
+		}
 	}
 }
