@@ -111,7 +111,6 @@ type loop struct {
 	saved int64 // the step of the newest checkpoint, -1 before the first
 	owed  bool  // the validation after step done, which an interrupted run did not finish
 	mark  time.Time
-	batch dataset.Batch // of validation
 }
 
 // open brings weights, moments and records to where the run goes on from.
