@@ -98,7 +98,7 @@ func (ByteLevel) Save(dir string) error {
 	for _, f := range []struct {
 		name    string
 		content any
-	}{{File, byteDefinition()}, {ConfigFile, byteConfig()}} {
+	}{{File, byteDefinition()}, {ConfigFile, specialConfig()}} {
 		data, err := json.MarshalIndent(f.content, "", "  ")
 		if err != nil {
 			return fmt.Errorf("encoding %s: %w", f.name, err)

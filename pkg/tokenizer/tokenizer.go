@@ -2,7 +2,6 @@
 package tokenizer
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,15 +53,17 @@ type Tokenizer interface {
 }
 
 // Load returns the tokenizer that path (tokenizer.path) names: "" or "bytes"
-// is the byte-level vocabulary; else a tokenizer.json or a folder that holds
-// one. This version reads only files that describe the byte-level vocabulary.
+// is the byte-level vocabulary; else a Hugging Face tokenizer.json with a BPE
+// model, or a folder that holds one. The tokenizer_config.json beside it, where
+// there is one, names BOS, EOS and [MASK]. What a file asks for and this
+// package does not do is an error that names the field.
 func Load(path string) (Tokenizer, error) {
 	if path == "" || path == Bytes {
 		return ByteLevel{}, nil
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer.path = %q: %w; name %q, a tokenizer.json or a folder that holds one", path, err, Bytes)
+		return nil, fmt.Errorf("tokenizer.path = %q: %w; name %q, a %s or a folder that holds one", path, err, Bytes, File)
 	}
 	file := path
 	if info.IsDir() {
@@ -70,18 +71,19 @@ func Load(path string) (Tokenizer, error) {
 	}
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("tokenizer.path = %q: the folder holds no %s; this version reads only %q and folders that meap has written", path, File, Bytes)
+		return nil, fmt.Errorf("tokenizer.path = %q: the folder holds no %s; name one that does, or %q (a tokenizer.model alone is not read: "+
+			"transformers' AutoTokenizer.save_pretrained writes both)", path, File, Bytes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer.path = %q: %w", path, err)
 	}
-	var d definition
-	if err = json.Unmarshal(data, &d); err == nil {
-		err = d.isByteLevel()
-	}
+	config, err := readConfig(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading tokenizer %s: %w; this version reads only the byte-level vocabulary (256 bytes, %s, %s, %s): set tokenizer.path to %q",
-			file, err, BOSToken, EOSToken, MaskToken, Bytes)
+		return nil, fmt.Errorf("tokenizer.path = %q: %w", path, err)
 	}
-	return ByteLevel{}, nil
+	t, err := parse(data, config)
+	if err != nil {
+		return nil, fmt.Errorf("reading tokenizer %s: %w; set tokenizer.path to a tokenizer of the kind of Llama, GPT-2 or Qwen, or to %q", file, err, Bytes)
+	}
+	return t, nil
 }
