@@ -25,7 +25,7 @@ func Tokenizer(c *config.Config) (tokenizer.Tokenizer, error) {
 	}
 	tok, err := tokenizer.Load(path)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer.path: %w", err)
+		return nil, &config.Error{Problems: []error{err}}
 	}
 	return tok, nil
 }
