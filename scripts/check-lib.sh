@@ -29,7 +29,7 @@ settings=(--config "$repo/configs/quickstart.yaml" --set trainer.steps=20 --set 
 if [ "${FULL:-0}" != 1 ]; then
   settings+=(
     --set model.layers=2 --set model.dim=64 --set model.heads=2 --set model.kv_heads=1 --set model.ffn=96
-    --set trainer.micro_batch=4 --set trainer.seq=64
+    --set trainer.micro_batch=4 --set trainer.accumulate=1 --set trainer.seq=64
     --set 'data.sources=$GOROOT/src/go/scanner/*.go' --set data.validation_fraction=0.1
   )
 fi

@@ -51,10 +51,13 @@ done
 
 # A step's rows and masks are those of its whole batch, however it is split; sums are taken in another order, so losses agree up to
 # rounding only.
-rows=4
-[ "${FULL:-0}" = 1 ] && rows=16
-for split in "$rows 1" "$((rows / 2)) 2" "1 $rows"; do
-  read -r micro accumulate <<<"$split"
+setting() { sed -nE "s/^    $1: ([0-9]+)$/\1/p" "$work/straight/config.yaml"; }
+rows=$(($(setting micro_batch) * $(setting accumulate)))
+splits=0
+for ((accumulate = 1; accumulate <= rows; accumulate++)); do
+  [ $((rows % accumulate)) = 0 ] || continue
+  micro=$((rows / accumulate))
+  splits=$((splits + 1))
   for step in 1 2 19; do
     "$work/meap" data inspect "${settings[@]}" --set "trainer.micro_batch=$micro" --set "trainer.accumulate=$accumulate" \
       --step $step --rows $rows --json 2>>"$work/log"
@@ -70,4 +73,4 @@ for split in "$rows 1" "$((rows / 2)) 2" "1 $rows"; do
     fail "the losses of $micro x $accumulate are not those of one batch"
 done
 
-passed "20 steps: stopped and resumed, interrupted $interrupted of $repetitions times, 1 to 3 threads, three splits"
+passed "20 steps: stopped and resumed, interrupted $interrupted of $repetitions times, 1 to 3 threads, $splits splits of $rows rows"
