@@ -65,9 +65,8 @@ Presets: ` + strings.Join(transformer.Presets(), ", ") + ".",
 				}
 				err = w.Flush()
 			}
-			if err == nil && have > 0 && p.Total() > have {
-				err = fmt.Errorf("this does not fit into %s: lower trainer.micro_batch (and raise trainer.accumulate), set trainer.recompute=blocks, or take a smaller model",
-					size(float64(have)))
+			if err == nil {
+				err = setup.CheckMemory(p)
 			}
 			return err
 		},

@@ -56,7 +56,15 @@ func pretrain(c *cobra.Command, o *options, flags *configFlags, output, resume s
 	if err != nil {
 		return err
 	}
-	if err := trainer.CheckResume(output, resume); err != nil { // before the data is prepared
+	// What can be refused is refused before the data is prepared.
+	plan, err := trainer.PlanMemory(model, cfg.Trainer)
+	if err != nil {
+		return err
+	}
+	if err := setup.CheckMemory(plan); err != nil {
+		return err
+	}
+	if err := trainer.CheckResume(output, resume); err != nil {
 		return err
 	}
 	set, err := prepareData(c, o, cfg, tok)
