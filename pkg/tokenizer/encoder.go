@@ -29,7 +29,7 @@ const (
 func newEncoder(t *BPE) *encoder {
 	e := &encoder{
 		t: t, normal: make([][]byte, len(t.normalizers)), split: make([][]byte, len(t.pre.splitters)),
-		merger: merger{m: t.model}, known: make(map[string]span),
+		merger: merger{m: t.model, window: cacheWindow}, known: make(map[string]span),
 	}
 	e.stages = make([]func([]byte, bool), len(t.pre.splitters)+1)
 	e.stages[len(t.pre.splitters)] = func(word []byte, _ bool) { e.word(word) }
@@ -96,6 +96,6 @@ func (e *encoder) release() {
 		}
 	}
 	if cap(e.merger.id)*4 > keptBytes {
-		e.merger = merger{m: e.t.model}
+		e.merger = merger{m: e.t.model, window: cacheWindow}
 	}
 }

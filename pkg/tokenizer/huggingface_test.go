@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // golden is what scripts/peer/tokenizer_goldens.py writes: texts with the ids
@@ -95,5 +97,20 @@ func TestIdsOfHuggingFace(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestUnicodeFormsOfHuggingFace(t *testing.T) {
+	var cases [][5]string
+	readGolden(t, "testdata/forms.json", &cases)
+	if len(cases) < 500 {
+		t.Fatalf("only %d cases", len(cases))
+	}
+	for _, c := range cases {
+		for i, f := range []norm.Form{norm.NFC, norm.NFD, norm.NFKC, norm.NFKD} {
+			if got := string(unicodeForm(f).normalize([]byte(c[0]), nil)); got != c[i+1] {
+				t.Errorf("form %d of %+q: %+q, Hugging Face %+q", f, c[0], got, c[i+1])
+			}
+		}
 	}
 }

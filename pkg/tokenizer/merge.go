@@ -8,7 +8,8 @@ import (
 // merger applies a model's merges to words. It is scratch memory of one
 // goroutine.
 type merger struct {
-	m *model
+	m      *model
+	window int // bytes of a word that are merged at a time
 
 	// The symbols of the word at hand, a list that is doubly linked by
 	// position: id, the neighbours' positions, where the symbol starts in the
@@ -26,16 +27,16 @@ const (
 	// shortWord is up to how many symbols looking at all of them for the next
 	// merge is quicker than keeping a heap.
 	shortWord = 24
-	// window is how many bytes of a word are merged at a time, so that what is
-	// worked on stays in the processor's caches.
-	window = 1 << 13
+	// cacheWindow is a merger's window with which what is worked on stays in the
+	// processor's caches.
+	cacheWindow = 1 << 13
 	// none ends the list of symbols.
 	none = -1
 )
 
 // word appends the tokens of word to dst.
 func (g *merger) word(word []byte, dst []int32) []int32 {
-	size := window
+	size := g.window
 	for len(word) > size && g.m.cuts {
 		n := g.prefix(word, size)
 		if n == 0 {
@@ -45,7 +46,7 @@ func (g *merger) word(word []byte, dst []int32) []int32 {
 		for i := int32(0); i != none && int(g.start[i]) < n; i = g.next[i] {
 			dst = append(dst, g.id[i])
 		}
-		word, size = word[n:], window
+		word, size = word[n:], g.window
 	}
 	g.symbols(word)
 	if len(g.id) == 0 {

@@ -9,12 +9,14 @@ The vocabularies are small and learnt here from the texts below. Each file holds
 {"tokenizer": tokenizer.json, "cases": [[text, ids, decoded], ...]}; for the
 vocabulary of LLAMA2_DIR (a folder with its tokenizer.json), which is too large
 to be committed, "tokenizer" is null. train.json holds what BpeTrainer learns,
-for `meap tokenizer train`.
+for `meap tokenizer train`; ../forms.json texts in Unicode's normalisation forms,
+as [text, NFC, NFD, NFKC, NFKD].
 """
 import json
 import pathlib
 import random
 import sys
+import unicodedata
 
 from tokenizers import AddedToken, Regex, Tokenizer, __version__, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -194,6 +196,14 @@ for name, t in kinds.items():
     short = name.startswith("split-") or name in ("nfd", "nfkd", "llama3-removed", "digit-groups", "unknown-unfused")
     write(name, {"tokenizer": d, "cases": cases(t, TEXTS[::3] if name.startswith("split-") else TEXTS if not short else TEXTS[::2] + TEXTS[-4:])})
 write("texts", TEXTS)
+
+# The normalisation forms of random text made of the characters that combine or decompose.
+_marks = [chr(c) for c in range(0x80, 0x30000) if not 0xD800 <= c < 0xE000 and (
+    unicodedata.decomposition(chr(c)) or unicodedata.combining(chr(c)) or 0x1100 <= c < 0x1200)] + list(
+    "aeo 각힣\u0958\u0915\u093c\u09c7\u09be\u0344\U00011935\U00011930\u1dfb\u0345") * 60
+_forms = [normalizers.NFC(), normalizers.NFD(), normalizers.NFKC(), normalizers.NFKD()]
+_random = ["".join(_r.choice(_marks) for _ in range(_r.randrange(1, 14))) for _ in range(700)]
+(out.parent / "forms.json").write_text(json.dumps([[s] + [f.normalize_str(s) for f in _forms] for s in _random], separators=(",", ":")) + "\n")
 if len(sys.argv) > 2:
     t = Tokenizer.from_file(str(pathlib.Path(sys.argv[2]) / "tokenizer.json"))
     write("llama2", {"tokenizer": None, "cases": cases(t, TEXTS)})
