@@ -1,6 +1,8 @@
 // Package dataset turns text into batches: sources are listed and split into
-// training and validation text (sources.go, holdout.go), tokenised in parallel
-// and packed into shards with an index (prepare.go, shard.go, index.go),
+// training and validation text (sources.go, holdout.go), read in the format
+// that they have (document.go, jsonl.go, parquet.go, packed.go), tokenised in
+// parallel and packed into shards with an index (prepare.go, pack.go, shard.go,
+// index.go), of which an interrupted preparation keeps pieces (piece.go),
 // memory-mapped (stream.go), cut into rows in a shuffled order (loader.go), and
 // collated into masked batches (collator.go).
 //
@@ -25,25 +27,32 @@ type Config struct {
 	// Sources are files, folders (all their files, at any depth) and patterns
 	// with *, ?, [a-z] and ** (any number of folders). A leading ~ is the home
 	// folder, $NAME an environment variable, and $GOROOT the Go distribution.
-	Sources []string `mapstructure:"sources" help:"files, folders and patterns (*, ?, **) of text; ~, $NAME and $GOROOT are expanded"`
+	// "-" is standard input.
+	//
+	// A file is one document, but for the records of .jsonl (.ndjson) and
+	// .parquet, whose text is in TextField, and for the .bin of LITPKDS, whose
+	// tokens are taken as they are. What ends in .gz or .zst is unpacked first.
+	Sources []string `mapstructure:"sources" help:"files, folders and patterns (*, ?, **): text, .jsonl, .parquet, .gz and .zst of them, LITPKDS .bin; - is standard input; ~, $NAME and $GOROOT are expanded"`
 	// Validation are sources that are held out of training. Where there are
 	// none, ValidationFraction decides.
 	Validation []string `mapstructure:"validation" help:"sources held out of training (none: data.validation_fraction decides)"`
 	// ValidationFraction is the share of the sources' files that is held out,
-	// chosen by a hash of their names; of a single file, its end. 0 holds out
-	// nothing.
-	ValidationFraction float64 `mapstructure:"validation_fraction" help:"share of the sources' files held out, 0 to 0.5; of a single file, its end"`
+	// chosen by a hash of their names; of a single file, its end, or every so
+	// manieth of its records. 0 holds out nothing.
+	ValidationFraction float64 `mapstructure:"validation_fraction" help:"share of the sources' files held out, 0 to 0.5; of a single file, its end, or every so manieth record"`
 	// CacheDir is the folder under which prepared data is kept, in one folder
 	// for every combination of sources and tokenizer.
 	CacheDir string `mapstructure:"cache_dir" help:"folder under which prepared data is kept"`
 	// DocumentMask keeps attention, positions and labels within documents.
 	DocumentMask bool `mapstructure:"document_mask" help:"keep attention, positions and labels within documents"`
-	// TextField names the field that holds the text of a record, in formats
-	// that have records.
-	TextField string `mapstructure:"text_field" help:"field that holds the text of a record, in formats that have records"`
-	// MaxFileBytes is the size from which a file is left out: with a count
-	// where a folder or pattern found it, as an error where it was named.
-	MaxFileBytes int64 `mapstructure:"max_file_bytes" help:"files above this size are left out"`
+	// TextField names the field of a JSONL record, or the column of a Parquet
+	// file, that holds the text; a.b is the field b of the object a.
+	TextField string `mapstructure:"text_field" help:"field (JSONL) or column (Parquet) that holds a record's text; a.b is field b inside a"`
+	// MaxFileBytes is the size above which a file of text, unpacked, is left
+	// out: with a count where a folder or pattern found it, as an error where
+	// it was named. Files of records are streamed and may have any size; there
+	// it bounds a line or text.
+	MaxFileBytes int64 `mapstructure:"max_file_bytes" help:"text files above this size, unpacked, are left out; of JSONL and Parquet it bounds a record"`
 }
 
 // DefaultConfig returns the defaults; Sources has none.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"unicode/utf8"
 )
 
@@ -39,6 +40,16 @@ func (p part) of(text []byte, fraction float64) []byte {
 	return text[cut:]
 }
 
+// has reports whether the record with that index, from 0, belongs to the part. Held out is the second record, so that neither part of
+// two is empty, and from there on one per 1/fraction.
+func (p part) has(index int64, fraction float64) bool {
+	if p == whole {
+		return true
+	}
+	held := index > 0 && math.Ceil(float64(index)*fraction) > math.Ceil(float64(index-1)*fraction)
+	return held == (p == tail)
+}
+
 // sourceList is what a configuration's sources come to: the files of both
 // splits, in the order in which they are packed.
 type sourceList struct {
@@ -47,17 +58,18 @@ type sourceList struct {
 }
 
 // listSplits lists the sources and holds out the validation text.
-func listSplits(c Config) (sourceList, error) {
+// stdin is what the source "-" stands for.
+func listSplits(c Config, stdin *sourceFile) (sourceList, error) {
 	var l sourceList
 	if len(c.Sources) == 0 {
 		return l, errors.New("data.sources = []: name at least one file, folder or pattern that holds text")
 	}
 	var err error
-	if l.Train, l.TrainSkipped, err = listSources("data.sources", c.Sources, c.MaxFileBytes); err != nil {
+	if l.Train, l.TrainSkipped, err = listSources("data.sources", c.Sources, c.MaxFileBytes, stdin); err != nil {
 		return l, err
 	}
 	if len(c.Validation) > 0 {
-		if l.Validation, l.ValidationSkipped, err = listSources("data.validation", c.Validation, c.MaxFileBytes); err != nil {
+		if l.Validation, l.ValidationSkipped, err = listSources("data.validation", c.Validation, c.MaxFileBytes, stdin); err != nil {
 			return l, err
 		}
 		held := make(map[string]bool)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,16 +24,19 @@ type Options struct {
 	// Workers is the number of files tokenised at once; 0 means one per
 	// processor.
 	Workers int
-	// Progress, where it is set, is called after every file, from one
-	// goroutine.
+	// Progress, where it is set, is called as files are read and after
+	// every file, from one goroutine.
 	Progress func(Progress)
+	// Stdin is what the source "-" stands for; nil means os.Stdin.
+	Stdin io.Reader
 	// Verify compares data that was prepared before with its checksums.
 	Verify bool
 }
 
 // Progress says how far the preparation is.
 type Progress struct {
-	Files, TotalFiles int
+	Files, TotalFiles int   // finished, in all
+	Reused            int   // finished by an interrupted preparation before
 	Bytes, TotalBytes int64 // of the files
 	Tokens            int64
 }
@@ -43,6 +47,9 @@ type Set struct {
 	Index *Index
 	// Built says that the data was prepared now and not before.
 	Built bool
+	// Reused is the number of files that an interrupted preparation had
+	// finished before this one took it up.
+	Reused int
 }
 
 // Open opens a split as rows of seq+1 tokens, in an order that seed determines.
@@ -59,12 +66,19 @@ const tmpPrefix = ".tmp-"
 // data.cache_dir, and returns that folder. Data that was prepared before is
 // used again as long as its files' names, sizes and times, the tokenizer and
 // the configuration are the same; else it is prepared anew, in another folder.
-// A folder appears whole or not at all.
+// A folder appears whole or not at all. What an interrupted preparation has
+// finished, file by file, is used by the next one that reads the same files
+// with the same tokenizer, whatever other files are read.
 func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) (*Set, error) {
 	if err := errors.Join(c.Validate()...); err != nil {
 		return nil, err
 	}
-	list, err := listSplits(c)
+	stdin, remove, err := spool(c, o.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	list, err := listSplits(c, stdin)
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +106,7 @@ func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) 
 	if err := removeLeftovers(c.CacheDir); err != nil {
 		return nil, err
 	}
-	x, err := build(ctx, dir, list, c, tok, source, o)
-	if err != nil {
-		return nil, err
-	}
-	return &Set{Dir: dir, Index: x, Built: true}, nil
+	return build(ctx, dir, list, c, tok, source, o)
 }
 
 // openPrepared returns the set in dir, or nil where there is none. Data that
@@ -134,6 +144,13 @@ func openPrepared(ctx context.Context, dir, source string, o Options) (*Set, err
 // removeLeftovers deletes what killed processes left; the caller holds the
 // lock, so nobody is filling any of it.
 func removeLeftovers(cache string) error {
+	pieces := filepath.Join(cache, piecesDir)
+	if err := os.MkdirAll(pieces, 0o755); err != nil {
+		return fmt.Errorf("data.cache_dir: %w", err)
+	}
+	if err := errors.Join(removeOldPieces(pieces), removeOldSpools(cache)); err != nil {
+		return fmt.Errorf("removing what an interrupted preparation left: %w", err)
+	}
 	entries, err := os.ReadDir(cache)
 	if err != nil {
 		return fmt.Errorf("data.cache_dir: %w", err)
@@ -148,16 +165,30 @@ func removeLeftovers(cache string) error {
 	return nil
 }
 
+// recipeVersion changes when the same files come to be read in another way.
+const recipeVersion = 2
+
+// recipe is what, beside the files, decides the tokens of a file.
+type recipe struct {
+	Version   int
+	Tokenizer string
+	Field     string
+	MaxBytes  int64
+}
+
+func newRecipe(c Config, tok tokenizer.Tokenizer) recipe {
+	return recipe{recipeVersion, tok.Fingerprint(), c.TextField, c.MaxFileBytes}
+}
+
 // sourceFingerprint hashes what the shards are made from.
 func sourceFingerprint(list sourceList, c Config, tok tokenizer.Tokenizer) (string, error) {
 	data, err := json.Marshal(struct {
-		Version   int
-		Tokenizer string
-		Chunk     int
-		Fraction  float64
-		Field     string
-		List      sourceList
-	}{indexVersion, tok.Fingerprint(), chunkTokens, c.ValidationFraction, c.TextField, list})
+		recipe
+		Index    int
+		Chunk    int
+		Fraction float64
+		List     sourceList
+	}{newRecipe(c, tok), indexVersion, chunkTokens, c.ValidationFraction, list})
 	if err != nil {
 		return "", fmt.Errorf("fingerprinting the sources: %w", err)
 	}
@@ -165,8 +196,15 @@ func sourceFingerprint(list sourceList, c Config, tok tokenizer.Tokenizer) (stri
 	return hex.EncodeToString(sum[:]), nil
 }
 
+// splitFiles is a split on its way into the index.
+type splitFiles struct {
+	name  string
+	files []sourceFile
+	info  *SplitInfo
+}
+
 // build packs both splits into a temporary folder and renames it to dir.
-func build(ctx context.Context, dir string, list sourceList, c Config, tok tokenizer.Tokenizer, source string, o Options) (_ *Index, err error) {
+func build(ctx context.Context, dir string, list sourceList, c Config, tok tokenizer.Tokenizer, source string, o Options) (_ *Set, err error) {
 	cache := filepath.Dir(dir)
 	tmp, err := os.MkdirTemp(cache, tmpPrefix)
 	if err != nil {
@@ -184,22 +222,32 @@ func build(ctx context.Context, dir string, list sourceList, c Config, tok token
 		Version: indexVersion, Tokenizer: tok.Fingerprint(), Vocab: tok.VocabSize(),
 		BOS: documentBOS(tok), EOS: tok.EOS(), Source: source,
 	}
-	p := packer{tok: tok, config: c, options: o, index: x}
-	p.progress.TotalFiles = len(list.Train) + len(list.Validation)
-	for _, files := range [][]sourceFile{list.Train, list.Validation} {
-		for _, f := range files {
+	p := packer{tok: tok, options: o, index: x, reading: reading{
+		field: c.TextField, maxBytes: c.MaxFileBytes, fraction: c.ValidationFraction,
+		ids: ids{vocab: x.Vocab, bos: tok.BOS(), eos: tok.EOS(), fingerprint: x.Tokenizer},
+	}}
+	x.Train.Skipped = list.TrainSkipped
+	splits := []splitFiles{{Train, list.Train, &x.Train}}
+	if len(list.Validation) > 0 {
+		x.Validation = &SplitInfo{Skipped: list.ValidationSkipped}
+		splits = append(splits, splitFiles{Validation, list.Validation, x.Validation})
+	}
+	var pieces []*group
+	for _, s := range splits {
+		p.progress.TotalFiles += len(s.files)
+		for _, f := range s.files {
 			p.progress.TotalBytes += f.Size
 		}
 	}
-	x.Train.Skipped = list.TrainSkipped
-	if err := p.pack(ctx, tmp, Train, list.Train, &x.Train); err != nil {
-		return nil, fmt.Errorf("preparing data: %w", err)
-	}
-	if len(list.Validation) > 0 {
-		x.Validation = &SplitInfo{Skipped: list.ValidationSkipped}
-		if err := p.pack(ctx, tmp, Validation, list.Validation, x.Validation); err != nil {
+	for _, s := range splits {
+		groups, err := groupFiles(filepath.Join(cache, piecesDir), s.files, c, tok)
+		if err == nil {
+			err = p.pack(ctx, tmp, s.name, groups, s.info)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("preparing data: %w", err)
 		}
+		pieces = append(pieces, groups...)
 	}
 	data, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
@@ -214,7 +262,10 @@ func build(ctx context.Context, dir string, list sourceList, c Config, tok token
 	if err := os.Rename(tmp, dir); err != nil {
 		return nil, fmt.Errorf("preparing data: %w", err)
 	}
-	return x, syncDir(cache)
+	if err := errors.Join(syncDir(cache), removePieces(pieces)); err != nil {
+		return nil, fmt.Errorf("preparing data: %w", err)
+	}
+	return &Set{Dir: dir, Index: x, Built: true, Reused: p.progress.Reused}, nil
 }
 
 // documentBOS returns the id that begins a packed document, or -1. Where one

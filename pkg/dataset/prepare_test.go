@@ -155,7 +155,7 @@ func leftovers(t *testing.T, cache string) []string {
 	}
 	var list []string
 	for _, e := range entries {
-		if e.Name() != ".lock" {
+		if e.Name() != ".lock" && e.Name() != piecesDir {
 			list = append(list, e.Name())
 		}
 	}

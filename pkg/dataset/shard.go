@@ -41,6 +41,13 @@ func (d dtype) size() int {
 	return 4
 }
 
+func (d dtype) String() string {
+	if d == dtypeUint16 {
+		return "uint16"
+	}
+	return "int32"
+}
+
 // dtypeFor returns the dtype of a vocabulary.
 func dtypeFor(vocab int) dtype {
 	if vocab < maxUint16Vocab {
@@ -148,13 +155,19 @@ func (w *shardWriter) append(ids []int32) {
 	if len(w.buf) == 0 {
 		w.buf = append(w.buf, make([]byte, headerSize)...)
 	}
+	w.buf = appendTokens(w.buf, w.dtype, ids)
+}
+
+// appendTokens appends the bytes of tokens.
+func appendTokens(b []byte, d dtype, ids []int32) []byte {
 	for _, id := range ids {
-		if w.dtype == dtypeUint16 {
-			w.buf = binary.LittleEndian.AppendUint16(w.buf, uint16(id))
+		if d == dtypeUint16 {
+			b = binary.LittleEndian.AppendUint16(b, uint16(id))
 		} else {
-			w.buf = binary.LittleEndian.AppendUint32(w.buf, uint32(id))
+			b = binary.LittleEndian.AppendUint32(b, uint32(id))
 		}
 	}
+	return b
 }
 
 // close writes the last shard, filled up with the separator. A split of one

@@ -14,12 +14,25 @@ import (
 
 // sourceFile is one file that a source stands for.
 type sourceFile struct {
-	Name  string // slash-separated path below the source's folder; decides order and split
-	Path  string // real path, without symbolic links
-	Size  int64  // bytes
-	Time  int64  // modification, nanoseconds since 1970
-	Named bool   // the source names this very file, so leaving it out is an error
-	Part  part   // what of the file belongs to the split
+	Name    string // slash-separated path below the source's folder; decides order, format and split
+	Path    string // real path, without symbolic links
+	Size    int64  // bytes
+	Time    int64  // modification, nanoseconds since 1970
+	Content string // of standard input, which has no name: its SHA-256
+	Named   bool   // the source names this very file, so leaving it out is an error
+	Part    part   // what of the file belongs to the split
+
+	spool string // where standard input was copied to
+}
+
+func (f sourceFile) isStdin() bool { return f.spool != "" }
+
+// location returns the path to open.
+func (f sourceFile) location() string {
+	if f.isStdin() {
+		return f.spool
+	}
+	return f.Path
 }
 
 // Skipped counts the files that a folder or pattern found and that hold no
@@ -27,45 +40,64 @@ type sourceFile struct {
 type Skipped struct {
 	Empty       int64 `json:"empty"`       // no bytes
 	Binary      int64 `json:"binary"`      // a NUL byte, or not UTF-8
-	TooLarge    int64 `json:"too_large"`   // above data.max_file_bytes
-	Unsupported int64 `json:"unsupported"` // records of a format that is not read
+	TooLarge    int64 `json:"too_large"`   // text above data.max_file_bytes, unpacked
+	Unsupported int64 `json:"unsupported"` // a container that is not unpacked
+	// Records counts records without text, null or empty, in files that hold others. Every other field counts files.
+	Records int64 `json:"records"`
 }
 
-func (s Skipped) total() int64 { return s.Empty + s.Binary + s.TooLarge + s.Unsupported }
+func (s Skipped) files() int64 { return s.Empty + s.Binary + s.TooLarge + s.Unsupported }
 
 func (s Skipped) String() string {
-	return fmt.Sprintf("%d empty, %d binary, %d above data.max_file_bytes, %d of an unsupported format", s.Empty, s.Binary, s.TooLarge, s.Unsupported)
+	text := fmt.Sprintf("%d empty, %d binary, %d above data.max_file_bytes, %d of an unsupported format", s.Empty, s.Binary, s.TooLarge, s.Unsupported)
+	if s.Records > 0 {
+		text += fmt.Sprintf(", %d records without text", s.Records)
+	}
+	return text
 }
 
-// recordFormats are the extensions of formats whose files hold records. They
-// are no plain text, and training on their syntax is nobody's wish.
-var recordFormats = []string{".jsonl", ".parquet"}
+// Add adds another count.
+func (s *Skipped) Add(t Skipped) {
+	s.Empty += t.Empty
+	s.Binary += t.Binary
+	s.TooLarge += t.TooLarge
+	s.Unsupported += t.Unsupported
+	s.Records += t.Records
+}
+
+// isStreamed reports whether a file with this name may hold records or tokens, or is larger when unpacked, so that its size says
+// nothing about the memory that reading it takes.
+func isStreamed(name string) bool {
+	ext, how := splitName(name)
+	return how != uncompressed || slices.Contains([]string{".jsonl", ".ndjson", ".json", ".parquet", ".bin", ""}, ext)
+}
 
 // listSources returns the files of sources, each once: source by source, and
-// by name within a source. key is the configuration key that errors name.
-func listSources(key string, sources []string, maxBytes int64) ([]sourceFile, Skipped, error) {
+// by name within a source. key is the configuration key that errors name, stdin what "-" stands for.
+func listSources(key string, sources []string, maxBytes int64, stdin *sourceFile) ([]sourceFile, Skipped, error) {
 	var files []sourceFile
 	var skipped Skipped
 	seen := make(map[string]bool)
 	for _, source := range sources {
-		found, err := expandSource(source)
+		found, err := expandSource(source, stdin)
 		if err != nil {
 			return nil, skipped, fmt.Errorf("%s: %q: %w", key, source, err)
 		}
 		var here Skipped
 		usable := 0
 		for _, f := range found {
-			reason := ""
+			reason := unsupported(f.Name)
 			switch {
+			case reason != "":
+				here.Unsupported++
+			case isOwnIndex(f):
+				continue
 			case f.Size == 0:
 				reason = "the file is empty; remove it from the sources"
 				here.Empty++
-			case f.Size > maxBytes:
+			case f.Size > maxBytes && !isStreamed(f.Name):
 				reason = fmt.Sprintf("the file has %d bytes, more than data.max_file_bytes = %d; raise that or split the file", f.Size, maxBytes)
 				here.TooLarge++
-			case slices.Contains(recordFormats, strings.ToLower(filepath.Ext(f.Name))):
-				reason = "this version reads plain text only; write the records' text to a .txt file"
-				here.Unsupported++
 			}
 			if reason != "" {
 				if f.Named {
@@ -80,21 +112,34 @@ func listSources(key string, sources []string, maxBytes int64) ([]sourceFile, Sk
 			}
 		}
 		if usable == 0 {
-			if here.total() > 0 {
+			if here.files() > 0 {
 				return nil, skipped, fmt.Errorf("%s: %q matches no usable file (%v); name files that hold text", key, source, here)
 			}
 			return nil, skipped, fmt.Errorf("%s: %q matches no file; check its spelling, or remove it", key, source)
 		}
-		skipped.Empty += here.Empty
-		skipped.TooLarge += here.TooLarge
-		skipped.Unsupported += here.Unsupported
+		skipped.Add(here)
 	}
 	return files, skipped, nil
 }
 
+// isOwnIndex reports whether a file that a folder or pattern found is the index of prepared data, whose shards are sources then.
+func isOwnIndex(f sourceFile) bool {
+	if f.Named || filepath.Base(f.Path) != IndexFile {
+		return false
+	}
+	_, err := ReadIndex(filepath.Dir(f.Path))
+	return err == nil
+}
+
 // expandSource returns the regular files that one source stands for, sorted by
 // name.
-func expandSource(source string) ([]sourceFile, error) {
+func expandSource(source string, stdin *sourceFile) ([]sourceFile, error) {
+	if source == stdinSource {
+		if stdin == nil {
+			return nil, errors.New("standard input cannot be read here; name a file")
+		}
+		return []sourceFile{*stdin}, nil
+	}
 	expanded, err := ExpandPath(source)
 	if err != nil {
 		return nil, err

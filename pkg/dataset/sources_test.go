@@ -48,7 +48,7 @@ func TestListSources(t *testing.T) {
 		"b.txt": "b", "a.txt": "a", "c.go": "package c",
 		"sub/d.txt": "d", "sub/deep/e.go": "e", "sub/deep/er/f.go": "f",
 		".hidden/g.txt": "g", ".h.txt": "h",
-		"empty.txt": "", "large.txt": strings.Repeat("x", 101), "r.jsonl": "{}",
+		"empty.txt": "", "large.txt": strings.Repeat("x", 101), "r.xz": "{}",
 		"odd[1].txt": "o",
 	})
 	t.Setenv("MEAP_TEST_TREE", dir)
@@ -79,13 +79,13 @@ func TestListSources(t *testing.T) {
 			for _, s := range c.sources {
 				sources = append(sources, prefix+s)
 			}
-			files, _, err := listSources("data.sources", sources, 100)
+			files, _, err := listSources("data.sources", sources, 100, nil)
 			if err != nil || !slices.Equal(names(files), c.want) {
 				t.Errorf("%v: %v, %v, want %v", sources, names(files), err, c.want)
 			}
 		}
 	}
-	_, skipped, err := listSources("data.sources", []string{dir}, 100)
+	_, skipped, err := listSources("data.sources", []string{dir}, 100, nil)
 	if err != nil || skipped != (Skipped{Empty: 1, TooLarge: 1, Unsupported: 1}) {
 		t.Errorf("skipped %+v, %v", skipped, err)
 	}
@@ -96,11 +96,11 @@ func TestListSources(t *testing.T) {
 		dir + "/empty.*":       "no usable file (1 empty",
 		dir + "/empty.txt":     "empty",
 		dir + "/large.txt":     "data.max_file_bytes",
-		dir + "/r.jsonl":       "plain text only",
+		dir + "/r.xz":          "unpack it",
 		dir + "/[":             "not a pattern",
 		"$MEAP_TEST_NOTHING/a": "MEAP_TEST_NOTHING is not set",
 	} {
-		_, _, err := listSources("data.sources", []string{dir + "/a.txt", source}, 100)
+		_, _, err := listSources("data.sources", []string{dir + "/a.txt", source}, 100, nil)
 		if err == nil || !strings.HasPrefix(err.Error(), "data.sources: ") || !strings.Contains(err.Error(), word) ||
 			!strings.Contains(err.Error(), filepath.Base(source)) {
 			t.Errorf("%s: %v, want %q", source, err, word)
@@ -114,12 +114,12 @@ func TestSymbolicLinks(t *testing.T) {
 	link(t, filepath.Join(dir, "other"), filepath.Join(dir, "real", "linked"))
 	link(t, filepath.Join(dir, "other", "c.txt"), filepath.Join(dir, "real", "z.txt"))
 	link(t, filepath.Join(dir, "nowhere"), filepath.Join(dir, "real", "dangling"))
-	files, _, err := listSources("data.sources", []string{filepath.Join(dir, "real")}, 100)
+	files, _, err := listSources("data.sources", []string{filepath.Join(dir, "real")}, 100, nil)
 	if err != nil || !slices.Equal(names(files), []string{"a.txt", "in/b.txt", "linked/c.txt"}) {
 		t.Errorf("%v, %v", names(files), err)
 	}
 	link(t, filepath.Join(dir, "real"), filepath.Join(dir, "start"))
-	files, _, err = listSources("data.sources", []string{filepath.Join(dir, "start", "**", "b.txt")}, 100)
+	files, _, err = listSources("data.sources", []string{filepath.Join(dir, "start", "**", "b.txt")}, 100, nil)
 	if err != nil || !slices.Equal(names(files), []string{"in/b.txt"}) {
 		t.Errorf("%v, %v", names(files), err)
 	}
@@ -201,20 +201,20 @@ func TestValidationSourcesAreHeldOut(t *testing.T) {
 	dir := tree(t, map[string]string{"a.txt": "a", "b.txt": "b", "sub/c.txt": "c"})
 	c := DefaultConfig()
 	c.Sources, c.Validation = []string{dir}, []string{filepath.Join(dir, "sub")}
-	l, err := listSplits(c)
+	l, err := listSplits(c, nil)
 	if err != nil || !slices.Equal(names(l.Train), []string{"a.txt", "b.txt"}) || !slices.Equal(names(l.Validation), []string{"c.txt"}) {
 		t.Errorf("%v and %v, %v", names(l.Train), names(l.Validation), err)
 	}
 	c.Validation = []string{dir}
-	if _, err := listSplits(c); err == nil || !strings.Contains(err.Error(), "data.validation") {
+	if _, err := listSplits(c, nil); err == nil || !strings.Contains(err.Error(), "data.validation") {
 		t.Errorf("everything held out: %v", err)
 	}
 	c.Validation, c.ValidationFraction = nil, 0
-	if l, err := listSplits(c); err != nil || len(l.Train) != 3 || len(l.Validation) != 0 {
+	if l, err := listSplits(c, nil); err != nil || len(l.Train) != 3 || len(l.Validation) != 0 {
 		t.Errorf("nothing held out: %v, %v", l, err)
 	}
 	c.Sources = nil
-	if _, err := listSplits(c); err == nil || !strings.HasPrefix(err.Error(), "data.sources = []: ") {
+	if _, err := listSplits(c, nil); err == nil || !strings.HasPrefix(err.Error(), "data.sources = []: ") {
 		t.Errorf("no sources: %v", err)
 	}
 }
