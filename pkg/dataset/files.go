@@ -12,7 +12,7 @@ import (
 func ListFiles(key string, sources, endings []string) ([]string, error) {
 	var paths []string
 	for _, source := range sources {
-		found, err := expandSource(source)
+		found, err := expandSource(source, nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %q: %w", key, source, err)
 		}
