@@ -22,6 +22,8 @@ type Config struct {
 	NormEps       float64 `json:"norm_eps"`       // term added to RMSNorm's mean square
 	TieEmbeddings bool    `json:"tie_embeddings"` // the head is the embedding's matrix
 	QKVBias       bool    `json:"qkv_bias"`       // q, k and v have biases, o has none (Qwen 2)
+
+	RopeScaling RopeScaling `json:"rope_scaling,omitzero"` // of positions, for contexts longer than those of the training
 }
 
 // preset is a named Config with the reference's RMSNorm eps and RoPE base.
@@ -102,6 +104,9 @@ func (c Config) Validate() error {
 	}
 	if !(c.NormEps > 0 && c.NormEps < 1) {
 		bad("norm_eps", c.NormEps, "must be above 0 and below 1")
+	}
+	if err := c.RopeScaling.validate(c.HeadDim); err != nil {
+		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
 }

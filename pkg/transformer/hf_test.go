@@ -20,6 +20,15 @@ var hfModels = map[string]Config{
 	"llama": hfConfigOf(nil),
 	"tied":  hfConfigOf(func(c *Config) { c.TieEmbeddings, c.KVHeads = true, 1 }),
 	"qwen2": hfConfigOf(func(c *Config) { c.QKVBias, c.RopeTheta, c.NormEps, c.HeadDim = true, 1e6, 1e-6, 4 }),
+	// The 40 ids are more than the positions before scaling.
+	"linear":  scaled(RopeScaling{Type: RopeLinear, Factor: 4}),
+	"dynamic": scaled(RopeScaling{Type: RopeDynamic, Factor: 4, Original: 24}),
+	"yarn":    scaled(RopeScaling{Type: RopeYarn, Factor: 4, Original: 24, BetaFast: 4, BetaSlow: 0.5, AttentionFactor: 1.25}),
+	"llama3":  scaled(RopeScaling{Type: RopeLlama3, Factor: 4, Original: 24, LowFreqFactor: 0.5, HighFreqFactor: 4}),
+}
+
+func scaled(s RopeScaling) Config {
+	return hfConfigOf(func(c *Config) { c.MaxSeq, c.RopeTheta, c.RopeScaling = 24, 100, s })
 }
 
 const hfSaved = "saved_by_transformers"
@@ -68,6 +77,8 @@ func TestLogitsOfTransformers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			w.Config = w.Config.Extended()
+			w.Config.MaxSeq = max(w.Config.MaxSeq, 40) // transformers has no limit, and linear states none
 			var golden hfGolden
 			if err := readJSON(filepath.Join(dir, "logits.json"), &golden); err != nil {
 				t.Fatal(err)
@@ -102,6 +113,9 @@ func TestLogitsOfTransformers(t *testing.T) {
 func fullLogits(t *testing.T, params *Parameters, ids []int32) [][]float32 {
 	t.Helper()
 	n := len(ids)
+	if err := params.setContext(n); err != nil {
+		t.Fatal(err)
+	}
 	b := graph.NewBuilder(graph.F32)
 	logits := Build(b, params.Config(), 1, n, graph.FP32).Logits()
 	p, err := b.Compile(params.Device(), graph.Options{Bind: params.Bindings()}, logits)

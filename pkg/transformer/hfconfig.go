@@ -40,22 +40,13 @@ type hfConfig struct {
 	UseSlidingWindow      bool     `json:"use_sliding_window"`
 	UseCache              bool     `json:"use_cache"`
 	TorchDtype            string   `json:"torch_dtype,omitempty"`
-	// The base of RoPE stands in rope_theta up to version 4 of transformers, in rope_parameters from 5 on; both are written.
+	// Up to version 4 of transformers RoPE's base stands in rope_theta and its scaling in rope_scaling, from 5 on both in
+	// rope_parameters; all are written.
 	RopeTheta      *float64  `json:"rope_theta"`
 	RopeScaling    *hfRoPE   `json:"rope_scaling"`
 	RopeParameters *hfRoPE   `json:"rope_parameters"`
 	BOS            *int32    `json:"bos_token_id"`
 	EOS            *tokenIDs `json:"eos_token_id"`
-}
-
-type hfRoPE struct {
-	Theta    *float64 `json:"rope_theta,omitempty"`
-	RopeType string   `json:"rope_type,omitempty"`
-	Type     string   `json:"type,omitempty"` // the older name of rope_type
-}
-
-func (r *hfRoPE) scales() bool {
-	return r != nil && (r.RopeType != "" && r.RopeType != "default" || r.Type != "" && r.Type != "default")
 }
 
 const (
@@ -83,7 +74,15 @@ func (c Config) hf() hfConfig {
 		TieWordEmbeddings:     c.TieEmbeddings,
 		UseCache:              true,
 		RopeTheta:             &c.RopeTheta,
-		RopeParameters:        &hfRoPE{Theta: &c.RopeTheta, RopeType: "default"},
+		RopeScaling:           c.RopeScaling.hf(),
+		RopeParameters:        c.RopeScaling.hf(),
+	}
+	if h.RopeParameters == nil {
+		h.RopeParameters = &hfRoPE{RopeType: string(ropeDefault)}
+	}
+	h.RopeParameters.Theta = &c.RopeTheta
+	if c.RopeScaling.Type == RopeDynamic {
+		h.MaxPositionEmbeddings = &c.RopeScaling.Original
 	}
 	if c.QKVBias {
 		h.Architectures, h.ModelType = []string{"Qwen2ForCausalLM"}, qwen2
@@ -92,7 +91,7 @@ func (c Config) hf() hfConfig {
 }
 
 // LoadConfig reads the config.json of a model folder: of a Llama or Qwen 2 model without what this package doesn't compute
-// (scaled RoPE, sliding windows, other activations, other biases), which it refuses by the key's name.
+// (sliding windows, other activations, other biases, other scalings of positions), which it refuses by the key's name.
 func LoadConfig(dir string) (Config, error) {
 	path := filepath.Join(dir, configFile)
 	var h hfConfig
@@ -137,11 +136,18 @@ func (h *hfConfig) config() (Config, error) {
 	c.KVHeads = or(h.NumKeyValueHeads, c.Heads)
 	c.HeadDim = or(h.HeadDim, c.Dim/max(c.Heads, 1))
 	c.MaxSeq = or(h.MaxPositionEmbeddings, map[string]int{llama: 2048, qwen2: 32768}[h.ModelType])
+	// As transformers does, rope_scaling goes before rope_parameters.
+	rope := h.RopeScaling
+	if rope == nil {
+		rope = h.RopeParameters
+	}
 	switch {
-	case h.RopeParameters != nil && h.RopeParameters.Theta != nil:
-		c.RopeTheta = *h.RopeParameters.Theta
+	case rope != nil && rope.Theta != nil:
+		c.RopeTheta = *rope.Theta
 	case h.RopeTheta != nil:
 		c.RopeTheta = *h.RopeTheta
+	case h.RopeParameters != nil && h.RopeParameters.Theta != nil:
+		c.RopeTheta = *h.RopeParameters.Theta
 	}
 	if h.ModelType != llama && h.ModelType != qwen2 {
 		refuse("model_type %q is neither %q nor %q", h.ModelType, llama, qwen2)
@@ -149,8 +155,9 @@ func (h *hfConfig) config() (Config, error) {
 	if h.HiddenAct != "" && h.HiddenAct != "silu" {
 		refuse("hidden_act is %q, not silu", h.HiddenAct)
 	}
-	if h.RopeScaling.scales() || h.RopeParameters.scales() {
-		refuse("rope_scaling or rope_parameters asks for scaled positions, which are not supported")
+	var err error
+	if c.RopeScaling, err = rope.scaling(c.MaxSeq); err != nil {
+		refuse("rope_scaling or rope_parameters: %w", err)
 	}
 	if h.AttentionBias && h.ModelType != qwen2 {
 		refuse("attention_bias is true, which gives o_proj a bias too: only biases of q, k and v (model_type %q) are supported", qwen2)

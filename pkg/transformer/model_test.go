@@ -51,7 +51,7 @@ func TestModelGradient(t *testing.T) {
 			for _, x := range lively(c, 1).Tensors {
 				put(x.Name, x.Data, x.Shape...)
 			}
-			cos, sin := ropeTables(c)
+			cos, sin := ropeTables(c, c.MaxSeq, c.MaxSeq)
 			put(InputCos, cos, c.MaxSeq, c.HeadDim/2)
 			put(InputSin, sin, c.MaxSeq, c.HeadDim/2)
 			put(InputScale, []float32{0.5})
@@ -206,7 +206,7 @@ func TestParameters(t *testing.T) {
 
 // RoPE's tables by hand: position 3, HeadDim 4, base 100: frequencies 1 and 100^(-2/4) = 0.1.
 func TestRopeTables(t *testing.T) {
-	cos, sin := ropeTables(Config{HeadDim: 4, MaxSeq: 4, RopeTheta: 100})
+	cos, sin := ropeTables(Config{HeadDim: 4, RopeTheta: 100}, 4, 4)
 	for i, angle := range []float64{3, 0.3} {
 		if c, s := float64(cos[3*2+i]), float64(sin[3*2+i]); math.Abs(c-math.Cos(angle)) > 1e-6 || math.Abs(s-math.Sin(angle)) > 1e-6 {
 			t.Errorf("angle %v: cos %v, sin %v", angle, c, s)

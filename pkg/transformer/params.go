@@ -2,7 +2,6 @@ package transformer
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"meap/pkg/graph"
@@ -22,6 +21,7 @@ type Parameters struct {
 	names   []string
 	buffers map[string]graph.Buffer // weights and tables by name
 	owned   []graph.Memory
+	context int // Config.context of what the RoPE tables hold
 }
 
 // NewParameters takes memory on a device and copies the weights there. The weights' tensors must be those of their Config.
@@ -42,18 +42,14 @@ func (p *Parameters) fill(w *Weights) error {
 			return err
 		}
 	}
-	cos, sin := ropeTables(c)
-	for _, t := range []struct {
-		name string
-		data []float32
-	}{{InputCos, cos}, {InputSin, sin}} {
-		buf, err := p.alloc(t.name, c.MaxSeq, c.HeadDim/2)
-		if err != nil {
+	for _, name := range []string{InputCos, InputSin} {
+		if _, err := p.alloc(name, c.MaxSeq, c.HeadDim/2); err != nil {
 			return err
 		}
-		if err := p.dev.Upload(buf, graph.Bytes(t.data)); err != nil {
-			return fmt.Errorf("copy %s to %s: %w", t.name, p.dev.Name(), err)
-		}
+	}
+	p.context = -1
+	if err := p.setContext(0); err != nil {
+		return err
 	}
 	return p.Upload(w)
 }
@@ -69,21 +65,23 @@ func (p *Parameters) alloc(name string, shape ...int) (graph.Buffer, error) {
 	return p.buffers[name], nil
 }
 
-// ropeTables returns the cosines and sines of position * RopeTheta^(-2i/HeadDim) for every position below MaxSeq, [MaxSeq,
-// HeadDim/2]. Frequencies and angles are rounded to fp32 because the implementations that models are trained and used with round
-// there; at position 4,000 exact angles would differ from theirs by up to 2e-4.
-func ropeTables(c Config) (cos, sin []float32) {
-	half := c.HeadDim / 2
-	cos, sin = make([]float32, c.MaxSeq*half), make([]float32, c.MaxSeq*half)
-	for i := range half {
-		exponent := float32(2*i) / float32(c.HeadDim)
-		frequency := 1 / float32(math.Pow(c.RopeTheta, float64(exponent)))
-		for pos := range c.MaxSeq {
-			angle := float64(float32(pos) * frequency)
-			cos[pos*half+i], sin[pos*half+i] = float32(math.Cos(angle)), float32(math.Sin(angle))
+// setContext puts the RoPE tables for contexts of n tokens on the device where they aren't there yet, after the work queued before.
+func (p *Parameters) setContext(n int) error {
+	context := p.config.context(n)
+	if context == p.context {
+		return nil
+	}
+	cos, sin := ropeTables(p.config, n, p.config.MaxSeq)
+	for _, t := range []struct {
+		name string
+		data []float32
+	}{{InputCos, cos}, {InputSin, sin}} {
+		if err := p.dev.Upload(p.buffers[t.name], graph.Bytes(t.data)); err != nil {
+			return fmt.Errorf("copy %s to %s: %w", t.name, p.dev.Name(), err)
 		}
 	}
-	return cos, sin
+	p.context = context
+	return nil
 }
 
 // Config returns the model's configuration.

@@ -9,19 +9,23 @@ import (
 )
 
 const (
-	scoreTokens   = 2048 // of one run of a scoring program, padding included, unless a single row is longer
+	scoreTokens   = 2048 // of one run of a scoring program, padding included; longer rows are read in chunks
+	scoreChunk    = 512  // tokens of such a chunk
 	scoreShortest = 16   // the shortest rows that programs are made for
 	scorePrograms = 6    // kept at a time; each has its own activations
 )
 
 // Scorer computes log-probabilities of given tokens. Rows of similar length run together, padded to a common one: powers of two,
-// for which programs are compiled when first needed. It is used by one goroutine at a time.
+// for which programs are compiled when first needed. Long rows are read in chunks, so that only their keys and values take memory
+// that grows with the length. It is used by one goroutine at a time.
 type Scorer struct {
 	// Precision of the matrix products: fp32 unless set before the first call.
 	Precision graph.Precision
 
 	params   *Parameters
+	tokens   int             // scoreTokens
 	programs []*scoreProgram // the most recently used last
+	chunks   *Generator      // for long rows; nil until there are any
 }
 
 // scoreProgram scores rows of one shape.
@@ -34,7 +38,7 @@ type scoreProgram struct {
 }
 
 // NewScorer makes a Scorer for weights on their device. Close frees its programs; the weights stay.
-func NewScorer(p *Parameters) *Scorer { return &Scorer{params: p} }
+func NewScorer(p *Parameters) *Scorer { return &Scorer{params: p, tokens: scoreTokens} }
 
 // MaxSeq is the number of positions that the model was made for.
 func (s *Scorer) MaxSeq() int { return s.params.config.MaxSeq }
@@ -43,20 +47,8 @@ func (s *Scorer) MaxSeq() int { return s.params.config.MaxSeq }
 // 1; a sequence has at most MaxSeq+1 ids, because its last is predicted and never read. A sequence's values don't depend on the
 // others.
 func (s *Scorer) LogProbs(ctx context.Context, ids [][]int32, from []int) ([][]float32, error) {
-	if len(from) != len(ids) {
-		return nil, fmt.Errorf("score: %d sequences, but %d first tokens", len(ids), len(from))
-	}
-	for i, row := range ids {
-		if err := s.params.config.checkIDs(row); err != nil {
-			return nil, fmt.Errorf("score sequence %d: %w", i, err)
-		}
-		switch {
-		case from[i] < 1 || from[i] > len(row):
-			return nil, fmt.Errorf("score sequence %d: the first token to score is %d of %d; it must have one before it", i, from[i], len(row))
-		case len(row)-1 > s.MaxSeq():
-			return nil, fmt.Errorf("score sequence %d: %d tokens are more than the model's %d positions (model.max_seq) and the one after them",
-				i, len(row), s.MaxSeq())
-		}
+	if err := s.params.config.checkScored(ids, from, s.MaxSeq()); err != nil {
+		return nil, err
 	}
 	out := make([][]float32, len(ids))
 	order := make([]int, len(ids))
@@ -68,11 +60,27 @@ func (s *Scorer) LogProbs(ctx context.Context, ids [][]int32, from []int) ([][]f
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		length := s.bucket(len(ids[order[0]]) - 1)
-		fit := max(1, scoreTokens/length)
+		longest := len(ids[order[0]]) - 1
+		if longest > s.tokens {
+			i := order[0]
+			scores, err := s.inChunks(ctx, ids[i], from[i])
+			if err != nil {
+				return nil, err
+			}
+			out[i], order = scores, order[1:]
+			continue
+		}
+		length, context := s.bucket(longest), s.params.config.context(longest)
+		fit := max(1, s.tokens/length)
 		n := 0
-		for n < min(fit, len(order)) && s.bucket(len(ids[order[n]])-1) == length {
+		for n < min(fit, len(order)) {
+			if tokens := len(ids[order[n]]) - 1; s.bucket(tokens) != length || s.params.config.context(tokens) != context {
+				break
+			}
 			n++
+		}
+		if err := s.params.setContext(longest); err != nil {
+			return nil, fmt.Errorf("score: %w", err)
 		}
 		p, err := s.program(min(powerOfTwo(n), fit), length)
 		if err == nil {
@@ -84,6 +92,26 @@ func (s *Scorer) LogProbs(ctx context.Context, ids [][]int32, from []int) ([][]f
 		order = order[n:]
 	}
 	return out, nil
+}
+
+// inChunks scores one long sequence.
+func (s *Scorer) inChunks(ctx context.Context, ids []int32, from int) ([]float32, error) {
+	if s.chunks == nil || s.chunks.options.Context < len(ids)-1 {
+		if s.chunks != nil {
+			s.chunks.Close()
+		}
+		var err error
+		s.chunks, err = NewGenerator(s.params, GeneratorOptions{Context: s.bucket(len(ids) - 1), Chunk: min(scoreChunk, s.tokens), Precision: s.Precision})
+		if err != nil {
+			s.chunks = nil
+			return nil, err
+		}
+	}
+	out, err := s.chunks.LogProbs(ctx, [][]int32{ids}, []int{from})
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
 }
 
 // bucket returns the row length that n tokens are padded to.
@@ -170,6 +198,30 @@ func (s *Scorer) Close() {
 		p.Close()
 	}
 	s.programs = nil
+	if s.chunks != nil {
+		s.chunks.Close()
+		s.chunks = nil
+	}
+}
+
+// checkScored returns an error for sequences that cannot be scored in contexts of so many tokens.
+func (c Config) checkScored(ids [][]int32, from []int, context int) error {
+	if len(from) != len(ids) {
+		return fmt.Errorf("score: %d sequences, but %d first tokens", len(ids), len(from))
+	}
+	for i, row := range ids {
+		if err := c.checkIDs(row); err != nil {
+			return fmt.Errorf("score sequence %d: %w", i, err)
+		}
+		switch {
+		case from[i] < 1 || from[i] > len(row):
+			return fmt.Errorf("score sequence %d: the first token to score is %d of %d; it must have one before it", i, from[i], len(row))
+		case len(row)-1 > context:
+			return fmt.Errorf("score sequence %d: %d tokens are more than the context of %d positions (model.max_seq) and the one after them",
+				i, len(row), context)
+		}
+	}
+	return nil
 }
 
 // checkIDs returns an error that names the first id which has no row in the embedding.
