@@ -266,7 +266,6 @@ func (t *BPE) Encode(text []byte, dst []int32) []int32 {
 	})
 	dst = e.dst
 	e.dst = nil
-	e.release()
 	return dst
 }
 

@@ -1,5 +1,7 @@
 package tokenizer
 
+import "hash/maphash"
+
 // encoder is the scratch memory of one Encode at a time.
 type encoder struct {
 	t      *BPE
@@ -9,27 +11,33 @@ type encoder struct {
 	stages []func(piece []byte, first bool) // by splitter, then the model
 	merger merger
 
-	// known remembers the tokens of words: where they are in ids.
-	known map[string]span
-	ids   []int32
+	// known remembers the tokens of words, each in the place that its hash
+	// names, until another word takes it.
+	known []knownWord
+	seed  maphash.Seed
 }
 
-type span struct{ from, to int32 }
+// knownWord fills one line of the cache.
+type knownWord struct {
+	length, tokens uint8
+	word           [cachedWord]byte
+	ids            [cachedTokens]int32
+}
 
 const (
 	// cachedWord is the length in bytes up to which words are remembered:
 	// longer ones seldom come twice.
-	cachedWord = 48
-	// cachedWords is how many are, before all are forgotten.
+	cachedWord = 22
+	// cachedTokens is how many tokens of a word are.
+	cachedTokens = 10
+	// cachedWords is how many words are.
 	cachedWords = 1 << 16
-	// keptBytes is the size from which a buffer is given back after a text.
-	keptBytes = 1 << 20
 )
 
 func newEncoder(t *BPE) *encoder {
 	e := &encoder{
 		t: t, normal: make([][]byte, len(t.normalizers)), split: make([][]byte, len(t.pre.splitters)),
-		merger: merger{m: t.model, window: cacheWindow}, known: make(map[string]span),
+		merger: merger{m: t.model, window: cacheWindow}, known: make([]knownWord, cachedWords), seed: maphash.MakeSeed(),
 	}
 	e.stages = make([]func([]byte, bool), len(t.pre.splitters)+1)
 	e.stages[len(t.pre.splitters)] = func(word []byte, _ bool) { e.word(word) }
@@ -71,31 +79,16 @@ func (e *encoder) word(word []byte) {
 
 // cached appends the tokens of a short word.
 func (e *encoder) cached(word []byte) {
-	if s, ok := e.known[string(word)]; ok {
-		e.dst = append(e.dst, e.ids[s.from:s.to]...)
+	k := &e.known[maphash.Bytes(e.seed, word)%cachedWords]
+	if string(k.word[:k.length]) == string(word) {
+		e.dst = append(e.dst, k.ids[:k.tokens]...)
 		return
 	}
 	from := len(e.dst)
 	e.dst = e.merger.word(word, e.dst)
-	if len(e.known) >= cachedWords {
-		clear(e.known)
-		e.ids = e.ids[:0]
-	}
-	at := len(e.ids)
-	e.ids = append(e.ids, e.dst[from:]...)
-	e.known[string(word)] = span{int32(at), int32(len(e.ids))}
-}
-
-// release gives the memory back that only a long text needs.
-func (e *encoder) release() {
-	for _, list := range [][][]byte{e.normal, e.split} {
-		for i, b := range list {
-			if cap(b) > keptBytes {
-				list[i] = nil
-			}
-		}
-	}
-	if cap(e.merger.id)*4 > keptBytes {
-		e.merger = merger{m: e.t.model, window: cacheWindow}
+	if ids := e.dst[from:]; len(ids) <= cachedTokens {
+		k.length, k.tokens = uint8(len(word)), uint8(len(ids))
+		copy(k.word[:], word)
+		copy(k.ids[:], ids)
 	}
 }

@@ -176,8 +176,20 @@ func (m *model) symbol(word []byte) (id int32, size int) {
 // joinTable holds which two characters (or bytes) stand on the two sides of a
 // merge: neighbours that are not in it are never in one token.
 type joinTable struct {
-	near [256][256]bool // bytes, or ASCII
+	near [256][256]bool // bytes, or the characters that nearby knows
 	far  map[[2]rune]struct{}
+}
+
+// nearby returns a small number for the most frequent characters, ASCII and
+// SentencePiece's blank, and -1 for others.
+func nearby(r rune) int {
+	if r < utf8.RuneSelf {
+		return int(r) // -1 for a byte that is no UTF-8
+	}
+	if r == '\u2581' {
+		return utf8.RuneSelf
+	}
+	return -1
 }
 
 func (j *joinTable) add(m *model, left, right string) {
@@ -187,8 +199,8 @@ func (j *joinTable) add(m *model, left, right string) {
 	}
 	a, _ := utf8.DecodeLastRuneInString(left)
 	b, _ := utf8.DecodeRuneInString(right)
-	if a < utf8.RuneSelf && b < utf8.RuneSelf {
-		j.near[a][b] = true
+	if x, y := nearby(a), nearby(b); x >= 0 && y >= 0 {
+		j.near[x][y] = true
 		return
 	}
 	if j.far == nil {
@@ -214,8 +226,8 @@ func (m *model) cut(word []byte) int {
 	last, n := decodeRune(word)
 	for n < len(word) {
 		r, size := decodeRune(word[n:])
-		if last < utf8.RuneSelf && r < utf8.RuneSelf {
-			if last < 0 || r < 0 || !m.joins.near[last][r] {
+		if x, y := nearby(last), nearby(r); x >= 0 && y >= 0 {
+			if !m.joins.near[x][y] {
 				return n
 			}
 		} else if _, ok := m.joins.far[[2]rune{last, r}]; !ok {
@@ -242,43 +254,49 @@ func decodeRune(text []byte) (rune, int) {
 // pairTable maps two neighbouring tokens to the rank of their merge. It is a
 // hash table with open addressing: the innermost loop looks pairs up.
 type pairTable struct {
-	keys  []uint64 // left<<32 | right, plus 1; 0 is a free place
-	ranks []uint32
-	shift uint
+	places []pairPlace
+	shift  uint
+}
+
+type pairPlace struct {
+	key  uint64 // of the pair; 0 where the place is free
+	rank uint32
 }
 
 func newPairTable(n int) pairTable {
 	bits := uint(4)
-	for 1<<bits < 3*n {
+	for 1<<bits < n+n/2 {
 		bits++
 	}
-	return pairTable{keys: make([]uint64, 1<<bits), ranks: make([]uint32, 1<<bits), shift: 64 - bits}
+	return pairTable{places: make([]pairPlace, 1<<bits), shift: 64 - bits}
 }
 
 func pairKey(a, b int32) uint64 { return (uint64(uint32(a))<<32 | uint64(uint32(b))) + 1 }
 
 // place returns where the pair is, or would be.
-func (t *pairTable) place(key uint64) int {
+func (t *pairTable) place(key uint64) *pairPlace {
 	i := int(key * 0x9E3779B97F4A7C15 >> t.shift)
-	for t.keys[i] != 0 && t.keys[i] != key {
-		if i++; i == len(t.keys) {
+	for {
+		p := &t.places[i]
+		if p.key == key || p.key == 0 {
+			return p
+		}
+		if i++; i == len(t.places) {
 			i = 0
 		}
 	}
-	return i
 }
 
 // put sets the rank of a pair; a later rank takes the place of an earlier one.
 func (t *pairTable) put(a, b int32, rank uint32) {
 	key := pairKey(a, b)
-	i := t.place(key)
-	t.keys[i], t.ranks[i] = key, rank
+	*t.place(key) = pairPlace{key, rank}
 }
 
 // rank returns the rank of a pair, or noRank.
 func (t *pairTable) rank(a, b int32) uint32 {
-	if i := t.place(pairKey(a, b)); t.keys[i] != 0 {
-		return t.ranks[i]
+	if p := t.place(pairKey(a, b)); p.key != 0 {
+		return p.rank
 	}
 	return noRank
 }
