@@ -67,6 +67,11 @@ func pretrain(c *cobra.Command, o *options, flags *configFlags, output, resume s
 	if err := trainer.CheckResume(output, resume); err != nil {
 		return err
 	}
+	dev, closeDevice, err := setup.Device(cfg.Trainer)
+	if err != nil {
+		return err
+	}
+	defer closeDevice()
 	set, err := prepareData(c, o, cfg, tok)
 	if err != nil {
 		return err
@@ -76,11 +81,6 @@ func pretrain(c *cobra.Command, o *options, flags *configFlags, output, resume s
 		return err
 	}
 	defer data.Close()
-	dev, closeDevice, err := setup.Device(cfg.Trainer)
-	if err != nil {
-		return err
-	}
-	defer closeDevice()
 	run, err := setup.Pretraining(cfg, model, tok, data, dev)
 	if err != nil {
 		return err
