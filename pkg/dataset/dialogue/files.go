@@ -3,15 +3,12 @@ package dialogue
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 
-	"github.com/klauspost/compress/zstd"
+	"meap/pkg/dataset"
 )
 
 // endings are those of the files that folders and patterns in data.sources stand for.
@@ -27,35 +24,18 @@ type line struct {
 // readFile returns the records of a file: its lines that are not blank, or the elements of one JSON array, as Alpaca is published.
 // What is compressed with gzip or zstd is expanded.
 func readFile(path string) (lines []line, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read dialogues: %w", err)
-	}
-	defer f.Close()
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("read dialogues from %s: %w", path, err)
 		}
 	}()
-	var text io.Reader = f
-	switch name := strings.ToLower(path); {
-	case strings.HasSuffix(name, ".gz"):
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		text = z
-	case strings.HasSuffix(name, ".zst"):
-		z, err := zstd.NewReader(f)
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		text = z
+	f, err := dataset.OpenUnpacked(path)
+	if err != nil {
+		return nil, err
 	}
-	r := bufio.NewReaderSize(text, 1<<16)
-	if mark, _ := r.Peek(3); bytes.Equal(mark, []byte("\ufeff")) {
+	defer f.Close()
+	r := bufio.NewReaderSize(f, 1<<16)
+	if mark, _ := r.Peek(3); string(mark) == "\ufeff" {
 		_, _ = r.Discard(len(mark))
 	}
 	first, err := r.Peek(1)

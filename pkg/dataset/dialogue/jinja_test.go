@@ -17,9 +17,11 @@ type renderCase struct {
 	EOS                 string           `json:"eos_token"`
 	Text                string           `json:"text"`
 	Error               string           `json:"error"`
+	Llama2IDs           []int32          `json:"llama2_ids"`
 }
 
-func TestTemplatesRenderAsTransformersDoes(t *testing.T) {
+func renderCases(t *testing.T) []renderCase {
+	t.Helper()
 	data, err := os.ReadFile("testdata/chat_templates.json")
 	if err != nil {
 		t.Fatal(err)
@@ -28,8 +30,12 @@ func TestTemplatesRenderAsTransformersDoes(t *testing.T) {
 	if err := json.Unmarshal(data, &golden); err != nil || len(golden.Cases) == 0 {
 		t.Fatalf("%d cases, %v", len(golden.Cases), err)
 	}
+	return golden.Cases
+}
+
+func TestTemplatesRenderAsTransformersDoes(t *testing.T) {
 	compiled := map[string]*jinja{}
-	for _, c := range golden.Cases {
+	for _, c := range renderCases(t) {
 		if compiled[c.Template] == nil {
 			source, err := os.ReadFile(c.Template)
 			if err != nil {
