@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Makes pkg/dataset/dialogue/testdata/chat_templates.json: what Hugging Face transformers renders with the chat templates that are
-built into meap and those in testdata/templates, which use what templates of well-known models use.
+built into meap and those in testdata/templates, which use what templates of well-known models use; and, with a folder that holds
+Llama 2's tokenizer with [MASK], the ids of what it renders.
 
-    python scripts/peer/chat_templates.py > pkg/dataset/dialogue/testdata/chat_templates.json
+    python scripts/peer/chat_templates.py ../shared/tokenizers/llama2-mask > pkg/dataset/dialogue/testdata/chat_templates.json
 """
 import json
 import pathlib
 import sys
 
 import jinja2
+import tokenizers
 import transformers
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -34,6 +36,9 @@ DIALOGUES = {
 
 
 def main():
+    if len(sys.argv) != 2 or not pathlib.Path(sys.argv[1]).is_dir():
+        sys.exit(__doc__)
+    tokenizer = tokenizers.Tokenizer.from_file(sys.argv[1] + "/tokenizer.json")
     cases = []
     for file in sorted([*PACKAGE.glob("templates/*.jinja"), *PACKAGE.glob("testdata/templates/*.jinja")]):
         template = _compile_jinja_template(file.read_text())
@@ -43,12 +48,14 @@ def main():
                             add_generation_prompt=generation_prompt, bos_token=BOS, eos_token=EOS)
                 try:
                     case["text"] = template.render(messages=messages, add_generation_prompt=generation_prompt, bos_token=BOS, eos_token=EOS)
+                    case["llama2_ids"] = tokenizer.encode(case["text"], add_special_tokens=False).ids
                 except jinja2.exceptions.TemplateError as e:
                     case["error"] = str(e)
                 cases.append(case)
-    json.dump(dict(made_by="scripts/peer/chat_templates.py", transformers=transformers.__version__, jinja2=jinja2.__version__, cases=cases),
-              sys.stdout, indent=1)
-    print()
+    made_by = dict(made_by="scripts/peer/chat_templates.py", transformers=transformers.__version__, tokenizers=tokenizers.__version__,
+                   jinja2=jinja2.__version__)
+    print(json.dumps(made_by)[:-1] + ', "cases": [')
+    print(",\n".join(json.dumps(case, ensure_ascii=False) for case in cases) + "]}")
 
 
 if __name__ == "__main__":
