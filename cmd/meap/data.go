@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,15 +57,25 @@ unchanged; an interrupted preparation is taken up again where it was, file by fi
 	return c
 }
 
+// progressInterval is the time between lines where no terminal shows a bar.
+const progressInterval = 10 * time.Second
+
 // prepareData prepares the text with progress on standard error.
 func prepareData(c *cobra.Command, o *options, cfg *config.Config, tok tokenizer.Tokenizer) (*dataset.Set, error) {
 	w := c.ErrOrStderr()
 	b := newBar(w, 0, "data")
+	printed := time.Now()
 	set, err := setup.PrepareData(c.Context(), cfg, tok, func(p dataset.Progress) {
 		if b.bar != nil && b.bar.GetMax64() != p.TotalBytes {
 			b.bar.ChangeMax64(p.TotalBytes)
 		}
 		b.set(p.Bytes)
+		if b.bar == nil && time.Since(printed) >= progressInterval {
+			printed = time.Now()
+			left := time.Duration(float64(time.Since(b.start)) * float64(p.TotalBytes-p.Bytes) / float64(max(1, p.Bytes)))
+			fmt.Fprintf(w, "data: %d of %d files, %s of %s, %s tokens, about %v left\n", p.Files, p.TotalFiles,
+				size(float64(p.Bytes)), size(float64(p.TotalBytes)), count(float64(p.Tokens)), left.Round(time.Second))
+		}
 	})
 	if err != nil {
 		return nil, err

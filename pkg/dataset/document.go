@@ -74,7 +74,7 @@ func (o reading) read(f sourceFile, yield func(record) bool) error {
 		return location("", err)
 	}
 	if how != uncompressed && (kind == formatParquet || kind == formatPacked) {
-		return location("", errors.New("Parquet and LITPKDS are read only as they are; unpack it"))
+		return location("", errors.New("it is a packed Parquet or LITPKDS file, and these are read only as they are; unpack it"))
 	}
 	switch kind {
 	case formatJSONL:
@@ -111,12 +111,12 @@ func (o reading) readText(f sourceFile, r io.Reader, yield func(record) bool) er
 
 func (o reading) readLines(f sourceFile, r io.Reader, counted *counter, yield func(record) bool) error {
 	index := int64(0)
-	for line, err := range lines(r, o.maxBytes) {
-		place := fmt.Sprint(":", line.Number)
+	for l, err := range lines(r, o.maxBytes) {
+		place := fmt.Sprint(":", l.number)
 		if err != nil {
 			return location(place, err)
 		}
-		text, err := textOf(line.Text, o.field)
+		text, err := textOf(l.text, o.field)
 		if err != nil {
 			return location(place, err)
 		}

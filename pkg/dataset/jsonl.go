@@ -9,7 +9,6 @@ import (
 	"io"
 	"iter"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -18,43 +17,16 @@ import (
 // bom is the byte order mark that some programs put before UTF-8.
 var bom = []byte("\xef\xbb\xbf")
 
-// Line is a line of a JSONL file.
-type Line struct {
-	Number int    // from 1
-	Text   []byte // without the line's end; valid until the next line
+// line is a line of a JSONL file.
+type line struct {
+	number int    // from 1
+	text   []byte // without the line's end; valid until the next line
 }
 
-// Lines streams the lines of a file that are not blank. A file named .gz or .zst is unpacked. A line longer than maxLine bytes, one
-// that is not UTF-8, and a file that is truncated are errors that name file and line, and end the sequence.
-func Lines(path string, maxLine int64) iter.Seq2[Line, error] {
-	return func(yield func(Line, error) bool) {
-		file, err := os.Open(path)
-		if err != nil {
-			yield(Line{}, err)
-			return
-		}
-		defer file.Close()
-		_, how := splitName(path)
-		r, done, err := unpack(bufio.NewReader(file), how)
-		if err != nil {
-			yield(Line{}, fmt.Errorf("reading %s: %w", path, err))
-			return
-		}
-		defer done()
-		for line, err := range lines(r, maxLine) {
-			if err != nil {
-				err = fmt.Errorf("reading %s:%d: %w", path, line.Number, err)
-			}
-			if !yield(line, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// lines is Lines for what is open already. With an error comes the number of the line that has it.
-func lines(r io.Reader, maxLine int64) iter.Seq2[Line, error] {
-	return func(yield func(Line, error) bool) {
+// lines streams the lines that are not blank. A line longer than maxLine bytes, one that is not UTF-8, and a file that is truncated
+// are errors, which end the sequence; with an error comes the number of the line that has it.
+func lines(r io.Reader, maxLine int64) iter.Seq2[line, error] {
+	return func(yield func(line, error) bool) {
 		buffered := bufio.NewReaderSize(r, 1<<16)
 		var long []byte // a line that does not fit the buffer
 		for number := 1; ; number++ {
@@ -79,13 +51,13 @@ func lines(r io.Reader, maxLine int64) iter.Seq2[Line, error] {
 				err = nil
 			}
 			if err != nil {
-				yield(Line{Number: number}, err)
+				yield(line{number: number}, err)
 				return
 			}
 			if number == 1 {
 				text = bytes.TrimPrefix(text, bom)
 			}
-			if text = bytes.TrimSpace(text); len(text) > 0 && !yield(Line{number, text}, nil) || end {
+			if text = bytes.TrimSpace(text); len(text) > 0 && !yield(line{number, text}, nil) || end {
 				return
 			}
 		}

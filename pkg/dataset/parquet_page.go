@@ -15,6 +15,9 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
+// plainDictionary is what the first version of the format called RLE_DICTIONARY in data pages, and PLAIN in dictionary pages.
+const plainDictionary pq.Encoding = 2
+
 // pageUnpacker unpacks pages into one buffer, which grows with what is there and not with what a header says.
 type pageUnpacker struct {
 	buf  []byte
@@ -215,7 +218,7 @@ func (d *dataPage) decode(dictionary *dictionary) (textValues, error) {
 	switch d.encoding {
 	case pq.Plain:
 		return &plainValues{d.data}, nil
-	case pq.PlainDictionary, pq.RLEDictionary:
+	case plainDictionary, pq.RLEDictionary:
 		if dictionary == nil {
 			return nil, errors.New("a page refers to a dictionary that is not there; the file is damaged, copy it anew")
 		}
@@ -266,7 +269,7 @@ type dictionary struct {
 
 // newDictionary copies a dictionary page.
 func newDictionary(data []byte, h parquetDictionaryHeader) (*dictionary, error) {
-	if h.Encoding != pq.Plain && h.Encoding != pq.PlainDictionary {
+	if h.Encoding != pq.Plain && h.Encoding != plainDictionary {
 		return nil, fmt.Errorf("its dictionary is encoded as %v, which is not read", h.Encoding)
 	}
 	if h.Values < 0 || int64(h.Values) > int64(len(data))/4 {

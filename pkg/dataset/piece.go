@@ -217,13 +217,14 @@ func (p *piece) parse(data []byte) error {
 // Close unmaps the piece.
 func (p *piece) Close() error { return p.mapped.Unmap() }
 
-// removePieces deletes the pieces of groups.
-func removePieces(groups []*group) error {
+// removePieces deletes the pieces of groups, and their folder where no other preparation has left pieces there.
+func removePieces(dir string, groups []*group) error {
 	for _, g := range groups {
 		if err := os.Remove(g.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
+	os.Remove(dir) // fails where it is not empty
 	return nil
 }
 

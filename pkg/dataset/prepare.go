@@ -262,7 +262,7 @@ func build(ctx context.Context, dir string, list sourceList, c Config, tok token
 	if err := os.Rename(tmp, dir); err != nil {
 		return nil, fmt.Errorf("preparing data: %w", err)
 	}
-	if err := errors.Join(syncDir(cache), removePieces(pieces)); err != nil {
+	if err := errors.Join(syncDir(cache), removePieces(filepath.Join(cache, piecesDir), pieces)); err != nil {
 		return nil, fmt.Errorf("preparing data: %w", err)
 	}
 	return &Set{Dir: dir, Index: x, Built: true, Reused: p.progress.Reused}, nil

@@ -32,7 +32,7 @@ func mixedSources(t *testing.T) (string, int) {
 		return string(b)
 	}
 	files := map[string]string{}
-	for i := range 3 {
+	for i := range 2 {
 		var lines strings.Builder
 		var rows []row
 		for range 40 {
@@ -136,9 +136,8 @@ func TestInterruptedPreparationIsTakenUpAgain(t *testing.T) {
 	if rounds < 3 {
 		t.Errorf("interrupted only %d times", rounds)
 	}
-	left, err := os.ReadDir(filepath.Join(c.CacheDir, piecesDir))
-	if err != nil || len(left) != 0 || len(leftovers(t, c.CacheDir)) != 1 {
-		t.Errorf("left %v and %v, %v", left, leftovers(t, c.CacheDir), err)
+	if _, err := os.Stat(filepath.Join(c.CacheDir, piecesDir)); !errors.Is(err, os.ErrNotExist) || len(leftovers(t, c.CacheDir)) != 1 {
+		t.Errorf("left pieces (%v) or other than the set: %v", err, leftovers(t, c.CacheDir))
 	}
 }
 
