@@ -12,7 +12,8 @@ import (
 )
 
 func newTokenizer(o *options) *cobra.Command {
-	return group("tokenizer", "Learn a vocabulary, and turn text into tokens and back", newTokenizerEncode(o), newTokenizerDecode(o), newTokenizerAddMask(o))
+	return group("tokenizer", "Learn a vocabulary, and turn text into tokens and back",
+		newTokenizerTrain(o), newTokenizerEncode(o), newTokenizerDecode(o), newTokenizerAddMask(o))
 }
 
 // tokens is what encode --json writes and decode reads.

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -212,17 +214,19 @@ func (t *BPE) hash(d *definition) (string, error) {
 		return "", fmt.Errorf("fingerprinting: %w", err)
 	}
 	// Writing to a hash cannot fail.
+	number := func(n int) {
+		h.Write(binary.LittleEndian.AppendUint64(nil, uint64(n)))
+	}
 	piece := func(s string) {
-		_ = binary.Write(h, binary.LittleEndian, uint64(len(s)))
+		number(len(s))
 		h.Write([]byte(s))
 	}
 	piece(string(head))
-	byID := make([]string, len(t.pieces))
-	for token, id := range d.Model.Vocab {
-		byID[id] = token
-	}
-	for _, s := range byID {
-		piece(s)
+	tokens := slices.SortedFunc(maps.Keys(d.Model.Vocab), func(a, b string) int { return cmp.Compare(d.Model.Vocab[a], d.Model.Vocab[b]) })
+	number(len(tokens))
+	for _, token := range tokens {
+		number(int(d.Model.Vocab[token]))
+		piece(token)
 	}
 	for _, p := range d.Model.Merges {
 		piece(p[0])

@@ -32,7 +32,7 @@ type model struct {
 const (
 	noRank = 1<<32 - 1
 	// maxID bounds the tables that have an entry for every id.
-	maxID = 1 << 24
+	maxID = 1 << 21
 )
 
 func newModel(d *modelDefinition, byteLevel bool) (*model, error) {
