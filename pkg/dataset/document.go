@@ -116,14 +116,17 @@ func (o reading) readLines(f sourceFile, r io.Reader, counted *counter, yield fu
 		if err != nil {
 			return location(place, err)
 		}
+		index++
+		if !f.Part.has(index-1, o.fraction) {
+			continue // it is parsed with the part that it belongs to
+		}
 		text, err := textOf(l.text, o.field)
 		if err != nil {
 			return location(place, err)
 		}
-		if f.Part.has(index, o.fraction) && !yield(record{text: text, at: counted.n, own: true}) {
+		if !yield(record{text: text, at: counted.n, own: true}) {
 			return nil
 		}
-		index++
 	}
 	return nil
 }
