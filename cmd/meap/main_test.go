@@ -77,9 +77,13 @@ func TestHelp(t *testing.T) {
 
 // TestShippedConfigurations reads every YAML file of the project as pretrain would.
 func TestShippedConfigurations(t *testing.T) {
-	files, err := filepath.Glob("../../configs/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no configurations: %v", err)
+	var files []string
+	for _, pattern := range []string{"../../configs/*.yaml", "../../configs/*/*.yaml"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no configurations %s: %v", pattern, err)
+		}
+		files = append(files, found...)
 	}
 	for _, f := range files {
 		cfg := config.Default()

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/term"
 
 	"meap/internal/config"
-	"meap/internal/setup"
 	"meap/pkg/graph"
 	"meap/pkg/transformer"
 )
@@ -21,20 +20,20 @@ import (
 // printJSON writes one object on one line.
 func printJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
-// announce tells what is about to be trained, derived quantities first.
-func announce(w io.Writer, c *config.Config, m transformer.Config, d *setup.Data, dev graph.Device) {
+// announce tells what is about to be trained, derived quantities first. epochs is how often the whole run sees the data; the lines
+// about it, a name and a tab before each text, stand after the model's.
+func announce(w io.Writer, c *config.Config, m transformer.Config, dev graph.Device, epochs float64, lines ...string) {
 	t := c.Trainer
 	tokens := float64(t.TokensPerStep()) * float64(t.LastStep())
-	rows := float64(d.Train.Rows())
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "model\t%s parameters, %d layers, hidden size %d, %d heads, %d kv heads, vocabulary %d\n",
 		count(float64(m.Parameters())), m.Layers, m.Dim, m.Heads, m.KVHeads, m.Vocab)
-	fmt.Fprintf(table, "data\t%s tokens for training, in %s\n", count(float64(d.Train.Len())), d.Set.Dir)
-	fmt.Fprintf(table, "masking\t%s, ratio %v\n", c.Masking.Scheme, c.Masking.Ratio)
+	for _, line := range lines {
+		fmt.Fprintln(table, line)
+	}
 	fmt.Fprintf(table, "step\t%d rows of %d tokens (micro batch %d x accumulate %d), %s FLOPs\n",
 		t.RowsPerStep(), t.Seq, t.MicroBatch, t.Accumulate, count(m.FLOPsPerToken(t.Seq)*float64(t.TokensPerStep())))
-	fmt.Fprintf(table, "run\t%d steps, %s tokens, %.2f epochs, learning rate %v\n",
-		t.LastStep(), count(tokens), float64(t.RowsPerStep())*float64(t.LastStep())/rows, t.LearningRate)
+	fmt.Fprintf(table, "run\t%d steps, %s tokens, %.2f epochs, learning rate %v\n", t.LastStep(), count(tokens), epochs, t.LearningRate)
 	fmt.Fprintf(table, "device\t%s, %s\n", dev.Name(), t.DType)
 	table.Flush()
 }

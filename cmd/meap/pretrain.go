@@ -7,12 +7,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"meap/internal/setup"
-	"meap/pkg/trainer"
 )
 
 func newPretrain(o *options) *cobra.Command {
-	var cfg configFlags
-	var output, resume string
+	var run runFlags
 	c := &cobra.Command{
 		Use:   "pretrain",
 		Short: "Train a model on text by next-token prediction with masked inputs",
@@ -26,24 +24,20 @@ same command is given again, with the same losses as if nothing had happened.`,
   meap pretrain --config configs/quickstart.yaml --set masking.ratio=0 --output runs/ntp
   meap pretrain --config configs/quickstart.yaml --set data.sources=~/notes/**/*.md --output runs/notes`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if cfg.file == "" && len(cfg.set) == 0 {
+			if run.file == "" && len(run.set) == 0 {
 				return usagef("pretrain needs --config FILE; configs/quickstart.yaml is one to start from")
 			}
-			if output == "" {
-				output = filepath.Join("runs", cfg.name())
+			if run.output == "" {
+				run.output = filepath.Join("runs", run.name())
 			}
-			return pretrain(c, o, &cfg, output, resume)
+			return pretrain(c, o, &run)
 		},
 	}
-	cfg.bind(c)
-	c.Flags().StringVarP(&output, "output", "o", "", "folder of the run (default runs/NAME of the configuration file)")
-	c.Flags().StringVar(&resume, "resume", trainer.ResumeAuto, "auto: continue the run in --output, or start one; off: only start; or a checkpoint's folder")
-	c.Flags().String("device", "auto", "where to train: auto, cpu, cuda or cuda:N")
-	cfg.flag(c, "device", "trainer.device")
+	run.bind(c, "runs/NAME of the configuration file")
 	return c
 }
 
-func pretrain(c *cobra.Command, o *options, flags *configFlags, output, resume string) error {
+func pretrain(c *cobra.Command, o *options, flags *runFlags) error {
 	cfg, err := flags.load(c)
 	if err != nil {
 		return err
@@ -56,22 +50,9 @@ func pretrain(c *cobra.Command, o *options, flags *configFlags, output, resume s
 	if err != nil {
 		return err
 	}
-	// What can be refused is refused before the data is prepared.
-	plan, err := trainer.PlanMemory(model, cfg.Trainer)
-	if err != nil {
+	if err := flags.refuse(cfg, model); err != nil {
 		return err
 	}
-	if err := setup.CheckMemory(plan); err != nil {
-		return err
-	}
-	if err := trainer.CheckResume(output, resume); err != nil {
-		return err
-	}
-	dev, closeDevice, err := setup.Device(cfg.Trainer)
-	if err != nil {
-		return err
-	}
-	defer closeDevice()
 	set, err := prepareData(c, o, cfg, tok)
 	if err != nil {
 		return err
@@ -81,20 +62,18 @@ func pretrain(c *cobra.Command, o *options, flags *configFlags, output, resume s
 		return err
 	}
 	defer data.Close()
+	dev, closeDevice, err := setup.Device(cfg.Trainer)
+	if err != nil {
+		return err
+	}
+	defer closeDevice()
 	run, err := setup.Pretraining(cfg, model, tok, data, dev)
 	if err != nil {
 		return err
 	}
-	run.Output, run.Resume = output, resume
-	if o.json {
-		run.Reporter = trainer.NewJSONReporter(c.OutOrStdout(), c.ErrOrStderr())
-	} else {
-		run.Reporter = trainer.NewProgress(c.ErrOrStderr())
-	}
-	announce(c.ErrOrStderr(), cfg, model, data, dev)
-	if err := run.Train(c.Context()); err != nil {
-		return err
-	}
-	fmt.Fprintf(c.ErrOrStderr(), "done: %s\n", output)
-	return nil
+	t := cfg.Trainer
+	announce(c.ErrOrStderr(), cfg, model, dev, float64(t.RowsPerStep())*float64(t.LastStep())/float64(data.Train.Rows()),
+		fmt.Sprintf("data\t%s tokens for training, in %s", count(float64(data.Train.Len())), data.Set.Dir),
+		fmt.Sprintf("masking\t%s, ratio %v", cfg.Masking.Scheme, cfg.Masking.Ratio))
+	return flags.train(c, o, run)
 }

@@ -41,7 +41,7 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
 	flags.StringVar(&o.cpuISA, "cpu-isa", "auto", "instruction set of the CPU kernels, as meap doctor lists them")
 	flags.BoolVar(&o.json, "json", false, "one JSON object per line on standard output, for programs")
 	root.AddCommand(
-		newPretrain(o), newEval(o), newData(o), newTokenizer(o), newGenerate(o), newPlan(o), newBench(o), newConfig(o), newDoctor(o), newVersion(o),
+		newPretrain(o), newSFT(o), newEval(o), newData(o), newTokenizer(o), newGenerate(o), newPlan(o), newBench(o), newConfig(o), newDoctor(o), newVersion(o),
 	)
 	usageArgs(root)
 	return root

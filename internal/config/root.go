@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"meap/pkg/dataset"
+	"meap/pkg/dataset/dialogue"
 	"meap/pkg/masking"
 	"meap/pkg/trainer"
 )
@@ -17,6 +18,7 @@ type Config struct {
 	Tokenizer TokenizerConfig `mapstructure:"tokenizer"`
 	Data      dataset.Config  `mapstructure:"data"`
 	Masking   masking.Config  `mapstructure:"masking"`
+	SFT       dialogue.Config `mapstructure:"sft"`
 	Trainer   trainer.Config  `mapstructure:"trainer"`
 }
 
@@ -48,6 +50,7 @@ func Default() Config {
 	return Config{
 		Data:    dataset.DefaultConfig(),
 		Masking: masking.DefaultConfig(),
+		SFT:     dialogue.DefaultConfig(),
 		Trainer: trainer.DefaultConfig(),
 	}
 }
@@ -57,6 +60,7 @@ func (c *Config) Validate() error {
 	problems := c.Model.Validate()
 	problems = append(problems, c.Data.Validate()...)
 	problems = append(problems, c.Masking.Validate()...)
+	problems = append(problems, c.SFT.Validate()...)
 	problems = append(problems, c.Trainer.Validate()...)
 	if c.Model.MaxSeq > 0 && c.Trainer.Seq > c.Model.MaxSeq {
 		problems = append(problems, fmt.Errorf("trainer.seq = %d: must be at most model.max_seq, which is %d", c.Trainer.Seq, c.Model.MaxSeq))

@@ -22,6 +22,7 @@ func TestBindingKeys(t *testing.T) {
 		"tokenizer": "path",
 		"data":      "sources|validation|validation_fraction|cache_dir|document_mask|text_field",
 		"masking":   "scheme|ratio|keep_special",
+		"sft":       "template|copies|concat_visible|ratio|min_target|strict",
 		"trainer": "steps|stop_after|micro_batch|accumulate|seq|learning_rate|min_learning_rate|warmup|weight_decay|clip|dtype|seed|" +
 			"checkpoint_every|keep_checkpoints|validate_every|recompute|threads",
 	} {
@@ -58,6 +59,11 @@ func TestUsageErrorsNameTheirKey(t *testing.T) {
 		"trainer.device=tpu":           `trainer.device = "tpu": `,
 		"masking.ratio=0.9":            "masking.ratio = 0.9: ",
 		"masking.scheme=all":           `masking.scheme = "all": `,
+		"sft.ratio=0.6":                "sft.ratio = 0.6: ",
+		"sft.copies=row":               `sft.copies = "row": `,
+		"sft.template=alpaka":          `sft.template = "alpaka": `,
+		"sft.min_target=-1":            "sft.min_target = -1: ",
+		"sft.concat_visible=true":      "sft.concat_visible = true: ",
 		"data.validation_fraction=2":   "data.validation_fraction = 2: ",
 		"model.layers=-1":              "model.layers = -1: ",
 		"model.dim=99999999999":        "model.dim = 99999999999: ",

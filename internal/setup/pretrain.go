@@ -8,30 +8,38 @@ import (
 	"meap/pkg/transformer"
 )
 
-// Pretraining puts together a run of masked next-token prediction; output, resume and reporter are the caller's to fill in.
-func Pretraining(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer, data *Data, dev graph.Device) (*trainer.Run, error) {
+// newRun puts together what training runs have in common. The rows that it trains on, output, resume and reporter are left open.
+func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer, dev graph.Device) (*trainer.Run, error) {
 	resolved, err := config.Dump(c)
 	if err != nil {
 		return nil, err
 	}
-	run := &trainer.Run{
+	return &trainer.Run{
 		Config:  c.Trainer,
 		Device:  dev,
 		Model:   model,
 		Initial: func() (*transformer.Weights, error) { return InitialWeights(c, model) },
-		Source:  data.Collator,
 		Identity: trainer.State{
-			Seed:         c.Trainer.Seed,
-			Tokenizer:    tok.Fingerprint(),
-			Data:         data.Set.Index.Fingerprint(),
-			Config:       config.Flatten(c),
-			RowsPerEpoch: data.Train.Rows(),
+			Seed:      c.Trainer.Seed,
+			Tokenizer: tok.Fingerprint(),
+			Config:    config.Flatten(c),
 		},
 		SaveTokenizer:  tok.Save,
 		Tokens:         transformer.SpecialTokens{BOS: tok.BOS(), EOS: []int32{tok.EOS()}},
 		ResolvedConfig: resolved,
 		Reporter:       trainer.Discard,
+	}, nil
+}
+
+// Pretraining puts together a run of masked next-token prediction; output, resume and reporter are the caller's to fill in.
+func Pretraining(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer, data *Data, dev graph.Device) (*trainer.Run, error) {
+	run, err := newRun(c, model, tok, dev)
+	if err != nil {
+		return nil, err
 	}
+	run.Source = data.Collator
+	run.Identity.Data = data.Set.Index.Fingerprint()
+	run.Identity.RowsPerEpoch = data.Train.Rows()
 	if data.Validation != nil { // a nil *HeldOut would be a Validation that is not nil
 		run.Validation = data.Validation
 	}

@@ -318,6 +318,9 @@ func (l *loop) save() error {
 	if n := l.Identity.RowsPerEpoch; n > 0 {
 		state.Epoch = state.Position / n
 	}
+	if p, ok := l.Source.(Positioner); ok {
+		state.Epoch, state.Position = p.Position(l.done)
+	}
 	err := l.store.Write(l.done, func(dir string) error {
 		weights, err := l.params.Download()
 		if err != nil {

@@ -30,7 +30,7 @@ type State struct {
 	Step     int64  `json:"step"`     // optimiser steps done
 	Seed     uint64 `json:"seed"`     // of order and masks
 	Epoch    int64  `json:"epoch"`    // passes over the training rows that are complete
-	Position int64  `json:"position"` // rows taken since the start of the run, over all epochs
+	Position int64  `json:"position"` // rows (of a Positioner: examples) taken since the start of the run, over all epochs
 	Tokens   int64  `json:"tokens"`   // input tokens since the start of the run
 
 	RowsPerEpoch int64 `json:"rows_per_epoch"` // training rows in one pass

@@ -19,6 +19,12 @@ type Source interface {
 	Collate(step int64, firstRow, rows int, b *dataset.Batch) error
 }
 
+// Positioner is a Source whose rows are not rows of the data, several examples sharing one: it says itself where in the data a run
+// stands after a step, in complete passes and in examples since the start of the run.
+type Positioner interface {
+	Position(step int64) (epoch, position int64)
+}
+
 // Stepper runs optimiser steps. It owns the gradients and AdamW's moments, and two compiled programs over them: one adds the
 // gradients of a micro-batch, the other clips and updates.
 //

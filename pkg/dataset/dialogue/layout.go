@@ -95,10 +95,13 @@ func (l *layout) fill(position int64) ([][]piece, int64) {
 	}
 }
 
-// epochs returns how often the examples have been seen after a number of steps.
-func (l *layout) epochs(steps int64) float64 {
+// position returns how many examples have been taken after a number of steps, over all epochs.
+func (l *layout) position(steps int64) int64 {
+	if steps == 0 {
+		return 0
+	}
 	l.of(steps)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return float64(l.starts[steps]) / float64(len(l.pieces))
+	return l.starts[steps]
 }

@@ -53,7 +53,7 @@ func (s Skipped) Error() string { return fmt.Sprintf("%s:%d: %v", s.File, s.Line
 // Unwrap returns the reason.
 func (s Skipped) Unwrap() error { return s.Err }
 
-// String counts what was left out by reason, and shows the first of each.
+// String counts what was left out by reason, and says where the first of each is.
 func (r Report) String() string {
 	var parts []string
 	for _, reason := range []error{errBroken, errShape, errRole, errEmpty, errEmptyAnswer, errTemplate, errTooLong} {
@@ -67,7 +67,7 @@ func (r Report) String() string {
 			}
 		}
 		if n > 0 {
-			parts = append(parts, fmt.Sprintf("%d times %v (first %v)", n, reason, first))
+			parts = append(parts, fmt.Sprintf("%v: %d (first %s:%d)", reason, n, first.File, first.Line))
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -87,7 +87,7 @@ func TestWhatCannotBeUsedIsCountedOrAnError(t *testing.T) {
 			t.Errorf("line %d: %v, want %q", i+3, got, p.want)
 		}
 	}
-	if text := s.Report.String(); !strings.Contains(text, "5 times a broken line (first ") || !strings.Contains(text, "x.jsonl:3: ") || !strings.Contains(text, "2 times too long") {
+	if text := s.Report.String(); !strings.Contains(text, "a broken line: 5 (first ") || !strings.Contains(text, "x.jsonl:3)") || !strings.Contains(text, "too long: 2 (") {
 		t.Errorf("the report says %s", text)
 	}
 	o.Config.Strict = true

@@ -28,7 +28,15 @@ func NewSource(examples []Example, o Options, rows int, seed uint64) (*Source, e
 }
 
 // Epochs returns how often the examples have been seen, on average, after a number of steps.
-func (s *Source) Epochs(steps int64) float64 { return s.layout.epochs(steps) }
+func (s *Source) Epochs(steps int64) float64 {
+	return float64(s.layout.position(steps)) / float64(len(s.examples))
+}
+
+// Position implements trainer.Positioner: how many examples have been taken after a number of steps, and how many times all of them.
+func (s *Source) Position(steps int64) (epoch, position int64) {
+	position = s.layout.position(steps)
+	return position / int64(len(s.examples)), position
+}
 
 // Filled returns the share of a step's tokens that are not padding.
 func (s *Source) Filled(step int64) float64 {

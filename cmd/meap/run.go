@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"meap/internal/config"
+	"meap/internal/setup"
+	"meap/pkg/trainer"
+	"meap/pkg/transformer"
+)
+
+// runFlags are the flags of commands that train.
+type runFlags struct {
+	configFlags
+	output, resume string
+}
+
+// bind adds the flags to a command; where says in words which folder is the default of --output.
+func (f *runFlags) bind(c *cobra.Command, where string) {
+	f.configFlags.bind(c)
+	c.Flags().StringVarP(&f.output, "output", "o", "", "folder of the run (default "+where+")")
+	c.Flags().StringVar(&f.resume, "resume", trainer.ResumeAuto, "auto: continue the run in --output, or start one; off: only start; or a checkpoint's folder")
+	c.Flags().String("device", "auto", "where to train: auto, cpu, cuda or cuda:N")
+	f.flag(c, "device", "trainer.device")
+}
+
+// refuse says before the data is prepared what can be known before that.
+func (f *runFlags) refuse(cfg *config.Config, model transformer.Config) error {
+	plan, err := trainer.PlanMemory(model, cfg.Trainer)
+	if err != nil {
+		return err
+	}
+	if err := setup.CheckMemory(plan); err != nil {
+		return err
+	}
+	return trainer.CheckResume(f.output, f.resume)
+}
+
+// train runs to the end and reports as the flags ask.
+func (f *runFlags) train(c *cobra.Command, o *options, run *trainer.Run) error {
+	run.Output, run.Resume = f.output, f.resume
+	if o.json {
+		run.Reporter = trainer.NewJSONReporter(c.OutOrStdout(), c.ErrOrStderr())
+	} else {
+		run.Reporter = trainer.NewProgress(c.ErrOrStderr())
+	}
+	if err := run.Train(c.Context()); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "done: %s\n", f.output)
+	return nil
+}
