@@ -155,7 +155,7 @@ func TestTrainIsTheSameForAnyThreads(t *testing.T) {
 func TestChunksEndWhereWordsDo(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 13))
 	var text []byte
-	for len(text) < 3*chunkBytes {
+	for len(text) < 2*chunkBytes+chunkBytes/2 {
 		text = append(text, []string{"word", " ", "\n", "\r\n", "  ", ".", "\n\n", "é", "\u00a0", "12", "'s", "\t"}[r.IntN(12)]...)
 	}
 	whole, parts, chunks := map[string]*int64{}, map[string]*int64{}, 0
