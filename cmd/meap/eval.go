@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -19,61 +20,97 @@ func newEval(o *options) *cobra.Command {
 
 // evalFlags are the flags of every evaluation.
 type evalFlags struct {
-	model, output, device string
-	batch, limit          int
+	models                      []string
+	output, device, ropeScaling string
+	batch, limit                int
 }
 
-func (f *evalFlags) bind(c *cobra.Command) {
-	c.Flags().StringVarP(&f.model, "model", "m", "", "model folder, or the output folder of a run (its newest checkpoint is taken)")
+// bind adds the flags to a command that evaluates one model, or several.
+func (f *evalFlags) bind(c *cobra.Command, several bool) {
+	model := "model folder, or the output folder of a run (its newest checkpoint is taken)"
+	if several {
+		model += "; repeat it to compare"
+	}
+	c.Flags().StringArrayVarP(&f.models, "model", "m", nil, model)
 	c.Flags().StringVarP(&f.output, "output", "o", "", "folder for results.json, report.html and pictures (default MODEL/eval/NAME)")
 	c.Flags().StringVar(&f.device, "device", "auto", "where to compute: auto, cpu, cuda or cuda:N")
 	c.Flags().IntVar(&f.batch, "batch", 8, "sequences computed at a time")
 	c.Flags().IntVar(&f.limit, "limit", 0, "measure only this much (0: all)")
+	c.Flags().StringVar(&f.ropeScaling, "rope-scaling", "", "scale positions for contexts longer than the model's: linear:F, dynamic:F, yarn:F or llama3:F, F times as long (default: as config.json says)")
 }
 
-// open loads the model and what is known of the run that it comes from.
-func (f *evalFlags) open(o *options, name string) (*setup.Trained, *config.Config, error) {
-	if f.model == "" {
+// find looks at the models and what is known of the runs that they come from, nil for those that come from none.
+func (f *evalFlags) find(name string) ([]*setup.ModelFolder, []*config.Config, error) {
+	if len(f.models) == 0 {
 		return nil, nil, usagef("eval %s needs --model DIR: a model folder, or a run's output folder such as runs/quickstart", name)
 	}
 	if f.batch < 1 || f.limit < 0 {
 		return nil, nil, usagef("--batch must be at least 1 and --limit at least 0")
 	}
 	if f.output == "" {
-		f.output = filepath.Join(f.model, "eval", name)
+		f.output = filepath.Join(f.models[0], "eval", name)
 	}
-	run, found, err := setup.RunConfig(f.model)
-	if err != nil {
-		return nil, nil, err
+	var models []*setup.ModelFolder
+	var runs []*config.Config
+	for i, path := range f.models {
+		if slices.Contains(f.models[:i], path) {
+			return nil, nil, usagef("--model %s is given twice", path)
+		}
+		run, found, err := setup.RunConfig(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !found {
+			run = nil
+		}
+		m, err := setup.FindModel(path, f.ropeScaling)
+		if err != nil {
+			return nil, nil, err
+		}
+		models, runs = append(models, m), append(runs, run)
 	}
-	if !found {
-		run = nil
-	}
+	return models, runs, nil
+}
+
+// open loads a model.
+func (f *evalFlags) open(o *options, m *setup.ModelFolder) (*setup.Trained, error) {
 	t := trainer.DefaultConfig()
 	t.Threads, t.CPUISA, t.Device = o.threads, o.cpuISA, f.device
-	m, err := setup.OpenModel(f.model, t)
-	return m, run, err
+	return m.Open(t)
 }
 
 // finish writes the report and prints it.
-func (f *evalFlags) finish(c *cobra.Command, o *options, m *setup.Trained, run *config.Config, r *eval.Report) error {
-	r.Model = m.Describe()
-	curves, err := setup.Curves(f.model)
-	if err != nil {
-		return err
+func (f *evalFlags) finish(c *cobra.Command, o *options, models []*setup.ModelFolder, runs []*config.Config, r *eval.Report) error {
+	for i, m := range models {
+		r.Models = append(r.Models, m.Describe())
+		if runs[i] != nil {
+			section := runFacts(runs[i])
+			if len(models) > 1 {
+				section.Name += " of " + m.Name
+			}
+			r.Sections = append(r.Sections, section)
+		}
 	}
-	r.Curves = curves
-	if run != nil {
-		r.Sections = append(r.Sections, runFacts(run))
+	if len(models) == 1 {
+		curves, err := setup.Curves(f.models[0])
+		if err != nil {
+			return err
+		}
+		r.Curves = curves
 	}
 	if err := r.Write(f.output); err != nil {
 		return err
 	}
 	if o.json {
-		if r.Needle != nil {
-			return printJSON(c.OutOrStdout(), r.Needle)
+		for _, n := range r.Needle {
+			if err := printJSON(c.OutOrStdout(), n); err != nil {
+				return err
+			}
 		}
-		return printJSON(c.OutOrStdout(), r.Perplexity)
+		if r.Perplexity != nil {
+			return printJSON(c.OutOrStdout(), r.Perplexity)
+		}
+		return nil
 	}
 	columns, colours := eval.Terminal(os.Stdout)
 	if err := r.Print(c.OutOrStdout(), columns, colours); err != nil {

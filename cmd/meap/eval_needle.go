@@ -1,87 +1,278 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"meap/internal/config"
+	"meap/internal/setup"
 	"meap/pkg/dataset"
 	"meap/pkg/eval"
 )
 
+// needleFlags are the flags of eval needle beside those of every evaluation.
+type needleFlags struct {
+	evalFlags
+	cfg                        eval.NeedleConfig
+	one                        eval.NeedleCase
+	cases, haystack            string
+	lengths, depths, spacing   string
+	boundary, template, metric string
+}
+
 func newEvalNeedle(o *options) *cobra.Command {
-	var f evalFlags
-	usual := eval.DefaultNeedle()
-	cfg := usual
-	var haystack, boundary string
-	var lengths []int
-	var depths []float64
-	var seed uint64
+	f := needleFlags{cfg: eval.DefaultNeedle()}
 	c := &cobra.Command{
 		Use:   "needle",
 		Short: "Needle in a haystack: does the model find a sentence in a long text?",
 		Long: `Needle in a haystack: a sentence is hidden at several depths of texts of several lengths, then asked for.
 
-Small models do not answer, so what is shown is how much more likely the needle makes the answer:
-the log-likelihood of the answer with the needle in the context minus that without it, in nats.`,
+Three measures: keyword recall, the share of the expected answer's words in what the model answers;
+exact answers, which hold the expected one as it is; and, because small models do not answer, how much
+more likely the needle makes the expected answer, in nats (our own measure).
+
+An interrupted evaluation continues when the same command is given again.`,
 		Example: `  meap eval needle --model runs/quickstart
-  meap eval needle --model runs/quickstart --haystack essays/ --lengths 256,384,512 --depths 0,50,100`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			m, run, err := f.open(o, "needle")
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			if haystack == "" {
-				if haystack, err = defaultHaystack(run); err != nil {
-					return err
-				}
-			}
-			hay, err := eval.FindHaystack(haystack, seed)
-			if err != nil {
-				return err
-			}
-			maxSeq := m.Params.Config().MaxSeq
-			cfg.Lengths, cfg.Boundary, cfg.Batch, cfg.Limit = lengths, eval.Boundary(boundary), f.batch, f.limit
-			if len(depths) > 0 {
-				cfg.Depths = depths
-			}
-			if len(lengths) == 0 {
-				lo, hi := cfg.Bounds(m.Tokenizer, maxSeq)
-				if lo > hi {
-					return usagef("the prompt alone does not fit into the model's %d tokens: choose a shorter --needle, --question and --answer, or a smaller --buffer", maxSeq)
-				}
-				cfg.Lengths = eval.LinspaceLengths(lo, hi, 6)
-			}
-			b := newBar(c.ErrOrStderr(), int64(len(cfg.Lengths)*len(cfg.Depths)), "needle")
-			cells := 0
-			cfg.Progress = func(done, _ int) { cells = done; b.set(int64(done)) }
-			needle, err := eval.NewNeedle(cfg, m.Tokenizer, hay, maxSeq)
-			if err != nil {
-				return err
-			}
-			result, err := needle.Run(c.Context(), m.Scorer())
-			if err != nil {
-				return err
-			}
-			b.finish("%d cells", cells)
-			return f.finish(c, o, m, run, &eval.Report{Title: "Needle in a haystack", Needle: result})
-		},
+  meap eval needle --model runs/ntp --model runs/meap --haystack essays/ --lengths 1000:16000:35 --depths 0:100:35
+  meap eval needle --model runs/quickstart --needles facts.jsonl --samples 5 --lengths 384,512 --exact
+  meap eval needle --model llama --rope-scaling yarn:4 --chat auto --lengths 4000:32000:8`,
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, o) },
 	}
-	f.bind(c)
+	f.bind(c, true)
 	fl := c.Flags()
-	fl.StringVar(&haystack, "haystack", "", "file or folder with the text to hide the needle in (default: the text the run was trained on)")
-	fl.IntSliceVar(&lengths, "lengths", nil, "context lengths in tokens (default: six that the model takes)")
-	fl.Float64SliceVar(&depths, "depths", nil, "places of the needle, percent of the document (default: 0, 10, ... 100)")
-	fl.StringVar(&cfg.Needle, "needle", usual.Needle, "sentence to hide")
-	fl.StringVar(&cfg.Question, "question", usual.Question, "question after the document")
-	fl.StringVar(&cfg.Answer, "answer", usual.Answer, "answer whose likelihood is measured")
-	fl.IntVar(&cfg.Buffer, "buffer", usual.Buffer, "part of the length kept free for question and answer")
-	fl.StringVar(&boundary, "boundary", string(usual.Boundary), "where a needle may stand: after a sentence, line or token, or auto")
-	fl.Uint64Var(&seed, "seed", 0, "shuffles the haystack's files (0: by name)")
+	fl.StringVar(&f.haystack, "haystack", "", "file or folder with the text to hide the needle in (default: the text the run was trained on)")
+	fl.StringVar(&f.lengths, "lengths", "", "context lengths in tokens, a,b,c or FROM:TO:COUNT (default: six that the model takes)")
+	fl.BoolVar(&f.cfg.Exact, "exact", false, "lengths are those of the whole prompt (default: document and needle are --buffer tokens shorter, the question comes on top)")
+	fl.StringVar(&f.depths, "depths", "0:100:11", "places of the needle in percent of the document, a,b,c or FROM:TO:COUNT")
+	fl.StringVar(&f.spacing, "depth-spacing", "linear", "spacing of --depths FROM:TO:COUNT: linear, or sigmoid for more at both ends")
+	fl.StringArrayVar(&f.one.Needles, "needle", nil, "sentence to hide; repeat it to hide several (default: the best thing to do in San Francisco)")
+	fl.StringVar(&f.one.Question, "question", "", "question after the document")
+	fl.StringVar(&f.one.Answer, "answer", "", "what a right answer contains, and whose likelihood is measured")
+	fl.StringArrayVar(&f.one.Keywords, "keyword", nil, "word or phrase that recall counts; repeat it for more (default: the words of the answer)")
+	fl.StringVar(&f.cases, "needles", "", "file with needles to take in turn, one JSON object per line: needle, question, answer")
+	fl.IntVar(&f.cfg.Samples, "samples", f.cfg.Samples, "prompts per length and depth")
+	fl.StringVar(&f.template, "template", "", "prompt with {context}, {question} and, at its end, {answer} (default: Question: ... Answer:)")
+	fl.StringVar(&f.cfg.Chat, "chat", "", "ask by a chat template: auto, model, plain, alpaca, llama3, chatml or a .jinja file (default: a base model's prompt)")
+	fl.IntVar(&f.cfg.MaxNew, "max-new", 0, "tokens of an answer at most (0: 50, or what the expected answer needs)")
+	fl.IntVar(&f.cfg.Buffer, "buffer", f.cfg.Buffer, "part of the length kept free for question and answer")
+	fl.StringVar(&f.boundary, "boundary", string(f.cfg.Boundary), "where a needle may stand: after a sentence, line or token, or auto")
+	fl.StringVar(&f.metric, "metric", string(eval.MetricAuto), "what the terminal and the picture show: recall, exact, difference, or auto: recall where any answer is exact")
+	fl.Uint64Var(&f.cfg.Seed, "seed", 0, "shuffles the haystack's files and the order of --needles (0: neither)")
 	return c
+}
+
+// run evaluates one model after the other on the same grid.
+func (f *needleFlags) run(c *cobra.Command, o *options) error {
+	models, runs, err := f.find("needle")
+	if err != nil {
+		return err
+	}
+	if err := f.configure(); err != nil {
+		return err
+	}
+	if f.haystack == "" {
+		if f.haystack, err = defaultHaystack(runs[0]); err != nil {
+			return err
+		}
+	}
+	hay, err := eval.FindHaystack(f.haystack, f.cfg.Seed)
+	if err != nil {
+		return err
+	}
+	var needles []*eval.Needle
+	ends := make([][]int32, len(models))
+	cfgs := make([]eval.NeedleConfig, len(models))
+	lo, hi := 0, 1<<30
+	for i, m := range models {
+		cfgs[i] = f.cfg
+		if f.cfg.Chat != "" {
+			render, end, err := setup.ChatRenderer(f.cfg.Chat, m.Dir, m.Tokenizer)
+			if err != nil {
+				return fmt.Errorf("--chat: %w", err)
+			}
+			cfgs[i].Render, ends[i] = render, []int32{end}
+		}
+		l, h, err := cfgs[i].Bounds(m.Tokenizer, m.Config.MaxSeq)
+		if err != nil {
+			return usagef("%v", err)
+		}
+		lo, hi = max(lo, l), min(hi, h)
+	}
+	if f.lengths == "" {
+		if lo > hi {
+			return usagef("the prompt alone does not fit into the model's context: choose a shorter --needle, --question and --answer, a smaller --max-new, or a smaller --buffer")
+		}
+		f.cfg.Lengths = eval.LinspaceLengths(lo, hi, 6)
+	}
+	for i, m := range models {
+		cfgs[i].Lengths = f.cfg.Lengths
+		n, err := eval.NewNeedle(cfgs[i], m.Tokenizer, hay, m.Config.MaxSeq)
+		if err != nil {
+			return err
+		}
+		needles = append(needles, n)
+	}
+	report := &eval.Report{Title: "Needle in a haystack", Metric: eval.Metric(f.metric)}
+	var journals []*eval.Journal[eval.NeedlePrompt]
+	for i, m := range models {
+		result, journal, err := f.evaluate(c, o, m, needles[i], ends[i])
+		if journal != nil {
+			defer journal.Close()
+		}
+		if err != nil {
+			return err
+		}
+		result.Model = m.Name
+		report.Needle, journals = append(report.Needle, result), append(journals, journal)
+	}
+	if err := f.finish(c, o, models, runs, report); err != nil {
+		return err
+	}
+	for _, j := range journals {
+		if err := j.Remove(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configure turns flags into the grid's configuration, but for the lengths that depend on the models.
+func (f *needleFlags) configure() error {
+	f.cfg.Batch, f.cfg.Limit, f.cfg.Boundary = f.batch, f.limit, eval.Boundary(f.boundary)
+	f.cfg.Template = f.template
+	if f.template == "" {
+		f.cfg.Template = eval.BaseTemplate
+		if f.cfg.Chat != "" {
+			f.cfg.Template = eval.ChatTemplate
+		}
+	}
+	if !slices.Contains(eval.Metrics(), eval.Metric(f.metric)) {
+		return usagef("--metric %s: one of auto, recall, exact, difference", f.metric)
+	}
+	own := len(f.one.Needles) > 0 || f.one.Question != "" || f.one.Answer != ""
+	switch {
+	case f.cases != "" && (own || len(f.one.Keywords) > 0):
+		return usagef("give either --needles, or --needle, --question and --answer")
+	case f.cases != "":
+		var err error
+		if f.cfg.Cases, err = eval.ReadNeedles(f.cases); err != nil {
+			return err
+		}
+	case own && (len(f.one.Needles) == 0 || f.one.Question == "" || f.one.Answer == ""):
+		return usagef("--needle, --question and --answer belong together: give all three")
+	case own:
+		f.cfg.Cases = []eval.NeedleCase{f.one}
+	default:
+		f.cfg.Cases[0].Keywords = f.one.Keywords
+	}
+	lengths, err := series("lengths", f.lengths, false)
+	if err != nil {
+		return err
+	}
+	f.cfg.Lengths = nil
+	for _, l := range lengths {
+		f.cfg.Lengths = append(f.cfg.Lengths, int(l))
+	}
+	if f.spacing != "linear" && f.spacing != "sigmoid" {
+		return usagef("--depth-spacing %s: linear or sigmoid", f.spacing)
+	}
+	f.cfg.Depths, err = series("depths", f.depths, f.spacing == "sigmoid")
+	return err
+}
+
+// series reads a,b,c or FROM:TO:COUNT; whole numbers where it is about lengths.
+func series(flag, text string, sigmoid bool) ([]float64, error) {
+	if text == "" {
+		return nil, nil
+	}
+	bad := func() ([]float64, error) {
+		return nil, usagef("--%s %s: give numbers a,b,c or FROM:TO:COUNT, such as 0:100:11", flag, text)
+	}
+	number := func(s string) (float64, error) {
+		if flag == "lengths" {
+			n, err := strconv.Atoi(strings.TrimSpace(s))
+			return float64(n), err
+		}
+		return strconv.ParseFloat(strings.TrimSpace(s), 64)
+	}
+	var v []float64
+	separator := ","
+	if strings.Contains(text, ":") {
+		separator = ":"
+	}
+	for part := range strings.SplitSeq(text, separator) {
+		x, err := number(part)
+		if err != nil {
+			return bad()
+		}
+		v = append(v, x)
+	}
+	if separator == "," {
+		return v, nil
+	}
+	if len(v) != 3 || v[2] < 1 || v[2] > 10000 || v[2] != float64(int(v[2])) || v[1] < v[0] {
+		return bad()
+	}
+	if flag == "lengths" {
+		var all []float64
+		for _, l := range eval.LinspaceLengths(int(v[0]), int(v[1]), int(v[2])) {
+			all = append(all, float64(l))
+		}
+		return all, nil
+	}
+	all := eval.Linspace(v[0], v[1], int(v[2]))
+	if sigmoid {
+		all = eval.Sigmoid(all)
+	}
+	return all, nil
+}
+
+// evaluate scores the grid by one model. The journal is the caller's to close or, once the report is written, to remove.
+func (f *needleFlags) evaluate(c *cobra.Command, o *options, folder *setup.ModelFolder, n *eval.Needle, ends []int32) (*eval.NeedleResult, *eval.Journal[eval.NeedlePrompt], error) {
+	model, err := folder.Fingerprint()
+	if err != nil {
+		return nil, nil, err
+	}
+	fingerprint, err := n.Fingerprint(model)
+	if err != nil {
+		return nil, nil, err
+	}
+	journal, err := eval.OpenJournal[eval.NeedlePrompt](f.output, "needle", fingerprint)
+	if err != nil {
+		return nil, nil, err
+	}
+	if done := len(journal.Done); done > 0 {
+		fmt.Fprintf(c.ErrOrStderr(), "needle: %s was interrupted: %d prompts are done already\n", folder.Name, done)
+	}
+	m, err := f.open(o, folder)
+	if err != nil {
+		return nil, journal, err
+	}
+	defer m.Close()
+	l, err := m.LanguageModel(f.batch, n.Tokens(), ends...)
+	if err != nil {
+		return nil, journal, err
+	}
+	defer l.Close()
+	b := newBar(c.ErrOrStderr(), int64(n.Prompts()), "needle")
+	prompts := 0
+	n.Progress(func(done, _ int) { prompts = done; b.set(int64(done)) })
+	result, err := n.Run(c.Context(), l, fingerprint, journal)
+	if errors.Is(err, context.Canceled) {
+		return nil, journal, fmt.Errorf("interrupted after %d of %d prompts; the same command continues: %w", prompts, n.Prompts(), err)
+	}
+	if err != nil {
+		return nil, journal, err
+	}
+	b.finish("%d prompts, %s", prompts, folder.Name)
+	return result, journal, nil
 }
 
 // defaultHaystack is a folder of the run's training text: what its first source matches begins with.

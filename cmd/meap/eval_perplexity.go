@@ -27,7 +27,15 @@ run's training split are printed beside the model's.`,
 		Example: `  meap eval perplexity --model runs/quickstart
   meap eval perplexity --model runs/quickstart --text book.txt --seq 256`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			m, run, err := f.open(o, "perplexity")
+			models, runs, err := f.find("perplexity")
+			if err != nil {
+				return err
+			}
+			if len(models) > 1 {
+				return usagef("--model is given %d times: perplexity is measured of one model at a time", len(models))
+			}
+			run := runs[0]
+			m, err := f.open(o, models[0])
 			if err != nil {
 				return err
 			}
@@ -45,10 +53,10 @@ run's training split are printed beside the model's.`,
 			}
 			result.Source, result.ByteBigram = source, bigram
 			b.finish("%d tokens", result.Tokens)
-			return f.finish(c, o, m, run, &eval.Report{Title: "Perplexity", Perplexity: &result})
+			return f.finish(c, o, models, runs, &eval.Report{Title: "Perplexity", Perplexity: &result})
 		},
 	}
-	f.bind(c)
+	f.bind(c, false)
 	c.Flags().StringArrayVar(&text, "text", nil, "text file to measure on (repeat for more)")
 	c.Flags().IntVar(&seq, "seq", 0, "tokens predicted per window (0: the model's longest context)")
 	return c

@@ -2,9 +2,9 @@
 // needle-in-a-haystack grid, each in a file of its own, and a report that
 // shows the figures as results.json, a table, a picture and one HTML page.
 //
-// Scoring is a pure function of token ids and log-probabilities. The package
-// knows no device and no model: what it evaluates stands behind [Scorer], how
-// text becomes tokens behind [Tokenizer].
+// Scoring is a pure function of token ids and log-probabilities, or of answers.
+// The package knows no device and no model: what it evaluates stands behind
+// [Scorer] and [Generator], how text becomes tokens behind [Tokenizer].
 package eval
 
 import (
@@ -34,6 +34,22 @@ type Scorer interface {
 	// sequence may hold one token more, because its last token is predicted
 	// and never read.
 	MaxSeq() int
+}
+
+// Generator is a language model that continues prompts.
+type Generator interface {
+	// Generate continues each prompt by the most likely token again and again
+	// and returns what it added: at most maxNew tokens, fewer where the model
+	// ends its text (the token that does so is left out) or the context is
+	// full. What one prompt gets must not depend on which others are in the
+	// call.
+	Generate(ctx context.Context, prompts [][]int32, maxNew int) ([][]int32, error)
+}
+
+// LanguageModel both scores and generates.
+type LanguageModel interface {
+	Scorer
+	Generator
 }
 
 // Tokenizer is the part of a tokenizer that the evaluations need.

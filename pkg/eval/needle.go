@@ -1,51 +1,98 @@
 package eval
 
 import (
+	"bufio"
 	"bytes"
-	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
-	"sort"
+	"math/rand/v2"
+	"os"
 	"strings"
+	"unicode"
 )
+
+// NeedleCase is what is hidden in a text and asked for.
+type NeedleCase struct {
+	// Needles are the sentences to be found, each with the blanks around it; one
+	// without any gets line breaks. The first stands at a cell's depth d, of n
+	// each other one (100 - d)/n percent after the one before.
+	Needles  []string `json:"needles"`
+	Question string   `json:"question"` // asked after the document
+	Answer   string   `json:"answer"`   // what a right answer contains, and whose probability is measured
+	// Keywords are the words and phrases that recall counts; none: every word of
+	// the answer.
+	Keywords []string `json:"keywords,omitempty"`
+}
 
 // NeedleConfig describes a needle-in-a-haystack grid. Its zero fields are not
 // defaults; start from [DefaultNeedle].
 type NeedleConfig struct {
-	Needle   string `json:"needle"`   // the sentence to be found, with the line breaks around it
-	Question string `json:"question"` // asked after the document
-	Answer   string `json:"answer"`   // whose probability is measured
+	Cases []NeedleCase `json:"cases"`
+	// Samples is the number of prompts in each cell of the grid. They take the
+	// cases in turn, in an order that Seed shuffles (0: as given), so that the
+	// grid as a whole uses as many different ones as it can.
+	Samples int    `json:"samples"`
+	Seed    uint64 `json:"seed"`
 
-	// Lengths are nominal context lengths in tokens. Document and needle
-	// together are length - buffer tokens long; BOS, question and answer come
-	// on top.
+	// Template is the prompt with {context}, {question} and, last, {answer};
+	// blanks before the answer belong to the answer's first token.
+	Template string `json:"template"`
+	// Chat names the chat template that Render applies; then Template is the
+	// user's message, without {answer}. Render returns the tokens of a
+	// conversation up to where the answer begins, and those of the answer.
+	Chat   string                                                       `json:"chat,omitempty"`
+	Render func(user, answer string) (prompt, reply []int32, err error) `json:"-"`
+
+	// Lengths are context lengths in tokens. They are nominal: document and
+	// needles together are length - buffer tokens long, and BOS, question and
+	// answer come on top. With Exact they are those of the whole prompt, up to
+	// where the answer begins.
 	Lengths []int `json:"lengths"`
-	// Depths are the places of the needle in percent of the document, 0 its
-	// start, 100 its end.
+	Exact   bool  `json:"exact_lengths"`
+	// Depths are the places of the (first) needle in percent of the document, 0
+	// its start, 100 its end.
 	Depths []float64 `json:"depths"`
 	// Buffer is the part of the nominal length kept free for the question and
 	// the answer.
 	Buffer int `json:"buffer"`
 	// Boundary is the kind of place that a needle is walked back to.
 	Boundary Boundary `json:"boundary"`
+	// MaxNew is the number of tokens that an answer may have; 0: 50, or what
+	// the longest expected answer needs.
+	MaxNew int `json:"max_new"`
+
 	// Batch is the number of prompts handed to the model at once, at least 1.
-	Batch int `json:"batch"`
+	Batch int `json:"-"`
 	// Limit ends after that many cells of the grid, 0 for all.
-	Limit int `json:"limit"`
-	// Progress is called after every batch with the number of cells done and
-	// wanted; nil for none.
-	Progress func(done, cells int) `json:"-"`
+	Limit int `json:"limit,omitempty"`
 }
 
-// DefaultNeedle returns the needle, question and depths of the original test
-// (github.com/gkamradt/LLMTest_NeedleInAHaystack) without lengths, which depend
+// The templates of prompts.
+const (
+	BaseTemplate = "{context}\n\nQuestion: {question}\nAnswer: {answer}"
+	ChatTemplate = "{context}\n\nQuestion: {question}"
+)
+
+// DefaultCase is the needle of the original test
+// (github.com/gkamradt/LLMTest_NeedleInAHaystack).
+func DefaultCase() NeedleCase {
+	return NeedleCase{
+		Needles:  []string{"\nThe best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.\n"},
+		Question: "What is the best thing to do in San Francisco?",
+		Answer:   "eat a sandwich and sit in Dolores Park on a sunny day.",
+	}
+}
+
+// DefaultNeedle returns a grid with [DefaultCase] without lengths, which depend
 // on the model: see [NeedleConfig.Bounds].
 func DefaultNeedle() NeedleConfig {
 	return NeedleConfig{
-		Needle:   "\nThe best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.\n",
-		Question: "What is the best thing to do in San Francisco?",
-		Answer:   "eat a sandwich and sit in Dolores Park on a sunny day.",
+		Cases:    []NeedleCase{DefaultCase()},
+		Samples:  1,
+		Template: BaseTemplate,
 		Depths:   Linspace(0, 100, 11),
 		Buffer:   200,
 		Boundary: BoundaryAuto,
@@ -76,100 +123,118 @@ func LinspaceLengths(lo, hi, n int) []int {
 	return lengths
 }
 
-// Prompt is one cell's sequence: [BOS] document question answer.
-type Prompt struct {
-	IDs          []int32
-	Answer       int     // index of the answer's first token
-	Needle       int     // index of the needle's first token, -1 without a needle
-	NeedleTokens int     // length of the needle, 0 without
-	Depth        float64 // where the needle came to stand, in percent of the document
-}
-
-// Sequence is the prompt with its answer to be scored.
-func (p Prompt) Sequence() Sequence { return Sequence{IDs: p.IDs, From: p.Answer} }
-
-// parts are the fixed pieces around a document, as ids.
-type parts struct {
-	bos, needle, question, answer []int32
-}
-
-// encode turns the texts into ids. The document before the needle ends in a
-// full stop, hence the seam.
-func (c *NeedleConfig) encode(tok Tokenizer) parts {
-	var p parts
-	if bos := tok.BOS(); bos >= 0 {
-		p.bos = []int32{bos}
-	}
-	question := "\n\nQuestion: " + c.Question + "\nAnswer:"
-	p.needle = encodeAfter(tok, ".", c.Needle)
-	p.question = encodeAfter(tok, ".", question)
-	p.answer = encodeAfter(tok, question, " "+strings.TrimSpace(c.Answer))
-	return p
-}
-
-// overhead is how many tokens a prompt holds besides document and needle.
-func (p parts) overhead() int { return len(p.bos) + len(p.question) + len(p.answer) }
-
-// Bounds returns the smallest and the largest nominal length that fit: the
-// document is at least as long as the needle, and the whole prompt no longer
-// than a model with maxSeq positions takes. lo > hi means that none fits.
-func (c *NeedleConfig) Bounds(tok Tokenizer, maxSeq int) (lo, hi int) {
-	p := c.encode(tok)
-	return c.Buffer + 2*len(p.needle), maxSeq + 1 - p.overhead() + c.Buffer
-}
-
-// Needle builds the prompts of a grid.
-type Needle struct {
-	cfg      NeedleConfig
-	source   string
-	seed     uint64
-	parts    parts
-	hay      []int32
-	boundary Boundary
-	cuts     []int // where hay may be cut, ascending; nil: anywhere
-}
-
-// NewNeedle tokenises as much of the haystack as the longest context needs and
-// finds the places where a needle may stand. maxSeq is the model's.
-func NewNeedle(cfg NeedleConfig, tok Tokenizer, hay *Haystack, maxSeq int) (*Needle, error) {
-	if err := cfg.check(tok, maxSeq); err != nil {
-		return nil, err
-	}
-	n := &Needle{cfg: cfg, source: hay.Source, seed: hay.Seed, parts: cfg.encode(tok)}
-	longest := cfg.Lengths[len(cfg.Lengths)-1] - cfg.Buffer // check saw that they ascend
-	// A document may start later than the haystack does so that it ends at a
-	// boundary; this much is kept for that.
-	want := longest + 8*boundaryReach
-	var text []byte
-	for size := 4 * want; len(n.hay) < want; size *= 2 {
-		var err error
-		if text, err = hay.Text(size); err != nil {
-			return nil, err
-		}
-		n.hay = tok.Encode(text, nil)
-		if len(n.hay) == 0 {
-			return nil, fmt.Errorf("--haystack %s: the tokenizer makes no tokens of it", hay.Source)
+// Sigmoid spaces depths as the original test's sigmoid does, close together at
+// both ends: 100 / (1 + exp(-0.1 (x - 50))), with 0 and 100 kept.
+func Sigmoid(depths []float64) []float64 {
+	v := make([]float64, len(depths))
+	for i, x := range depths {
+		v[i] = x
+		if x != 0 && x != 100 {
+			v[i] = math.Round(1000*100/(1+math.Exp(-0.1*(x-50)))) / 1000
 		}
 	}
-	bytesPerToken := float64(len(text)) / float64(len(n.hay))
-	n.hay = n.hay[:want]
-	if core := bytes.TrimSpace([]byte(cfg.Needle)); bytes.Contains(tok.Decode(n.hay), core) {
-		return nil, fmt.Errorf("--haystack %s: the text already holds the needle %q; choose another --needle", hay.Source, core)
+	return v
+}
+
+// ReadNeedles reads cases, one JSON object per line with the keys of
+// [NeedleCase]; needle is a shorter way to write needles with one.
+func ReadNeedles(path string) ([]NeedleCase, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("--needles: %w; give a file with one JSON object per line: needle, question, answer", err)
 	}
-	var err error
-	n.boundary, n.cuts, err = chooseBoundary(tok, n.hay, cfg.Boundary, bytesPerToken, cfg.Lengths[0]-cfg.Buffer-len(n.parts.needle))
-	return n, err
+	defer f.Close()
+	var cases []NeedleCase
+	lines := bufio.NewReader(f)
+	for n := 1; ; n++ {
+		line, readErr := lines.ReadBytes('\n')
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			c, err := parseCase(line)
+			if err != nil {
+				return nil, fmt.Errorf("--needles %s:%d: %w", path, n, err)
+			}
+			cases = append(cases, c)
+		}
+		if readErr == io.EOF {
+			break
+		}
+		if readErr != nil {
+			return nil, fmt.Errorf("--needles %s: %w", path, readErr)
+		}
+	}
+	if len(cases) == 0 {
+		return nil, fmt.Errorf("--needles %s: the file is empty; give one JSON object per line: needle, question, answer", path)
+	}
+	return cases, nil
+}
+
+func parseCase(line []byte) (NeedleCase, error) {
+	var c struct {
+		Needle string `json:"needle"`
+		NeedleCase
+	}
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return NeedleCase{}, fmt.Errorf("want one JSON object with needle (or needles), question, answer and perhaps keywords: %w", err)
+	}
+	if dec.More() {
+		return NeedleCase{}, errors.New("want one JSON object, but more follows it")
+	}
+	if c.Needle != "" {
+		c.Needles = append([]string{c.Needle}, c.Needles...)
+	}
+	return c.NeedleCase, c.check()
+}
+
+// check refuses what cannot be asked.
+func (c *NeedleCase) check() error {
+	if len(c.Needles) == 0 {
+		return errors.New("needle: give the sentence to be hidden")
+	}
+	for _, needle := range c.Needles {
+		if strings.TrimSpace(needle) == "" {
+			return errors.New("needle: give the sentence to be hidden")
+		}
+	}
+	if strings.TrimSpace(c.Question) == "" {
+		return errors.New("question: give the question that the needle answers")
+	}
+	if normalAnswer(c.Answer) == "" {
+		return errors.New("answer: give the answer whose probability is measured")
+	}
+	for _, k := range c.Keywords {
+		if len(words(k)) == 0 {
+			return fmt.Errorf("keywords: %q has neither letters nor digits", k)
+		}
+	}
+	return nil
+}
+
+// hidden returns a needle as it is put into the text.
+func hidden(needle string) string {
+	if first, last := []rune(needle)[0], []rune(needle); unicode.IsSpace(first) || unicode.IsSpace(last[len(last)-1]) {
+		return needle
+	}
+	return "\n" + needle + "\n"
 }
 
 // check refuses what cannot be run, naming the flag.
 func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
-	switch {
-	case strings.TrimSpace(c.Needle) == "":
+	if len(c.Cases) == 0 {
 		return errors.New("--needle: give the sentence to be hidden")
-	case strings.TrimSpace(c.Question) == "":
-		return errors.New("--question: give the question that the needle answers")
-	case strings.TrimSpace(c.Answer) == "":
-		return errors.New("--answer: give the answer whose probability is measured")
+	}
+	for i := range c.Cases {
+		if err := c.Cases[i].check(); err != nil {
+			if len(c.Cases) > 1 {
+				return fmt.Errorf("--needles, case %d: %w", i+1, err)
+			}
+			return fmt.Errorf("--%w", err)
+		}
+	}
+	switch {
+	case c.Samples < 1:
+		return fmt.Errorf("--samples %d: at least 1", c.Samples)
 	case len(c.Lengths) == 0:
 		return errors.New("--lengths: give at least one context length in tokens")
 	case len(c.Depths) == 0:
@@ -180,6 +245,8 @@ func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
 		return fmt.Errorf("--batch %d: at least 1", c.Batch)
 	case c.Limit < 0:
 		return fmt.Errorf("--limit %d: give a number of cells, or 0 for all", c.Limit)
+	case c.MaxNew < 0:
+		return fmt.Errorf("--max-new %d: at least 1, or 0 for what the answers need", c.MaxNew)
 	}
 	for i, d := range c.Depths {
 		if !(d >= 0 && d <= 100) {
@@ -189,16 +256,19 @@ func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
 			return fmt.Errorf("--depths %v after %v: give them in ascending order, each once", d, c.Depths[i-1])
 		}
 	}
-	lo, hi := c.Bounds(tok, maxSeq)
+	lo, hi, err := c.Bounds(tok, maxSeq)
+	if err != nil {
+		return err
+	}
 	if lo > hi {
-		return fmt.Errorf("--lengths: no length fits: the shortest for this needle and --buffer %d is %d tokens, the longest for the model's max_seq %d is %d; use a shorter needle, question or answer, or a model with a larger max_seq", c.Buffer, lo, maxSeq, hi)
+		return fmt.Errorf("--lengths: no length fits: the shortest for this needle is %d tokens (--buffer %d), the longest for the model's max_seq %d is %d; use a shorter needle, question or answer, a smaller --max-new, or a model with a larger max_seq", lo, c.Buffer, maxSeq, hi)
 	}
 	for i, l := range c.Lengths {
 		switch {
 		case l > hi:
-			return fmt.Errorf("--lengths %d: the prompt is %d tokens long and the model's max_seq is %d; the longest length that fits is %d", l, l-hi+maxSeq+1, maxSeq, hi)
+			return fmt.Errorf("--lengths %d: prompt and answer would be %d tokens more than the model's max_seq, which is %d; the longest length that fits is %d", l, l-hi, maxSeq, hi)
 		case l < lo:
-			return fmt.Errorf("--lengths %d: too short for the needle, a document as long and --buffer %d; the shortest length that fits is %d", l, c.Buffer, lo)
+			return fmt.Errorf("--lengths %d: too short for the needle and a document as long (--buffer %d); the shortest length that fits is %d", l, c.Buffer, lo)
 		case i > 0 && l <= c.Lengths[i-1]:
 			return fmt.Errorf("--lengths %d after %d: give them in ascending order, each once", l, c.Lengths[i-1])
 		}
@@ -206,178 +276,47 @@ func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
 	return nil
 }
 
-// Boundary is the kind of place that needles are walked back to.
-func (n *Needle) Boundary() Boundary { return n.boundary }
-
-// document returns the bounds in hay of length-buffer tokens that end at a
-// boundary: the haystack from its start, moved on by less than a sentence.
-func (n *Needle) document(length int) (from, to int) {
-	size := length - n.cfg.Buffer
-	if i := sort.SearchInts(n.cuts, size); i < len(n.cuts) {
-		return n.cuts[i] - size, n.cuts[i]
+// Bounds returns the smallest and the largest length that fit: the document is
+// at least as long as the needles, and the whole prompt leaves room for the
+// answer in a model with maxSeq positions. lo > hi means that none fits.
+func (c *NeedleConfig) Bounds(tok Tokenizer, maxSeq int) (lo, hi int, err error) {
+	all, err := c.encode(tok)
+	if err != nil {
+		return 0, 0, err
 	}
-	return 0, size
-}
-
-// Control returns the prompt without a needle: the same document, begun earlier
-// by as many tokens as the needle has, so that the answer stands at the same
-// position after the same text.
-func (n *Needle) Control(length int) Prompt {
-	from, to := n.document(length)
-	p := Prompt{Needle: -1}
-	p.IDs = append(p.IDs, n.parts.bos...)
-	p.IDs = append(p.IDs, n.hay[from:to]...)
-	n.ask(&p)
-	return p
-}
-
-// Prompt returns the prompt with the needle at floor(tokens * depth / 100) of
-// the document, walked back to a boundary; depth 100 appends it.
-func (n *Needle) Prompt(length int, depth float64) Prompt {
-	from, to := n.document(length)
-	from += len(n.parts.needle)
-	at := from + int(math.Floor(float64(to-from)*depth/100))
-	if n.cuts != nil && at < to {
-		// The start of the document is a boundary as well.
-		i := sort.SearchInts(n.cuts, at+1)
-		back := from
-		if i > 0 {
-			back = max(from, n.cuts[i-1])
+	hi = math.MaxInt
+	for _, p := range all {
+		beside := c.Buffer
+		if c.Exact {
+			beside = p.overhead()
 		}
-		at = back
+		lo = max(lo, beside+2*p.needleTokens())
+		// The last token of an answer is predicted and never read.
+		hi = min(hi, maxSeq+1-max(c.maxNew(all), len(p.answer))-p.overhead()+beside)
 	}
-	var p Prompt
-	p.IDs = append(p.IDs, n.parts.bos...)
-	p.IDs = append(p.IDs, n.hay[from:at]...)
-	p.Needle, p.NeedleTokens = len(p.IDs), len(n.parts.needle)
-	p.Depth = 100 * float64(at-from) / float64(to-from)
-	p.IDs = append(p.IDs, n.parts.needle...)
-	p.IDs = append(p.IDs, n.hay[at:to]...)
-	n.ask(&p)
-	return p
+	return lo, hi, nil
 }
 
-// ask appends question and answer.
-func (n *Needle) ask(p *Prompt) {
-	p.IDs = append(p.IDs, n.parts.question...)
-	p.Answer = len(p.IDs)
-	p.IDs = append(p.IDs, n.parts.answer...)
+// maxNew resolves MaxNew for the encoded cases.
+func (c *NeedleConfig) maxNew(all []parts) int {
+	if c.MaxNew > 0 {
+		return c.MaxNew
+	}
+	n := 50
+	for _, p := range all {
+		n = max(n, len(p.answer))
+	}
+	return n
 }
 
-// NeedleCell is one place of the grid. Log-probabilities are natural.
-type NeedleCell struct {
-	Length       int     `json:"length"`
-	Depth        float64 `json:"depth"`        // asked for, percent
-	ActualDepth  float64 `json:"actual_depth"` // after the walk back to a boundary
-	PromptTokens int     `json:"prompt_tokens"`
-	NeedleToken  int     `json:"needle_token"` // index in the prompt, BOS included
-	LogPWith     float64 `json:"logp_with"`    // of the whole answer
-	LogPWithout  float64 `json:"logp_without"` // the same length's control
-	// Difference is LogPWith - LogPWithout: how many nats of evidence for the
-	// answer the model takes from the needle.
-	Difference         float64 `json:"difference"`
-	DifferencePerToken float64 `json:"difference_per_token"`
-}
-
-// NeedleResult is a grid with its scores, cells by length, then by depth.
-type NeedleResult struct {
-	Haystack     string   `json:"haystack"`
-	HaystackSeed uint64   `json:"haystack_seed"`
-	Boundary     Boundary `json:"boundary"` // the kind used
-	NeedleTokens int      `json:"needle_tokens"`
-	AnswerTokens int      `json:"answer_tokens"`
-	// MeanDifference is over all cells scored; Above the share of them with a
-	// difference greater than zero.
-	MeanDifference float64      `json:"mean_difference"`
-	Above          float64      `json:"above_zero"`
-	Config         NeedleConfig `json:"config"`
-	Cells          []NeedleCell `json:"cells"`
-}
-
-// Run scores the grid: per length one control, then every depth.
-func (n *Needle) Run(ctx context.Context, m Scorer) (*NeedleResult, error) {
-	res := &NeedleResult{
-		Haystack: n.source, HaystackSeed: n.seed, Boundary: n.boundary,
-		NeedleTokens: len(n.parts.needle), AnswerTokens: len(n.parts.answer), Config: n.cfg,
+// order returns the cases in the order in which prompts take them.
+func (c *NeedleConfig) order() []int {
+	if c.Seed != 0 {
+		return rand.New(rand.NewPCG(c.Seed, 1)).Perm(len(c.Cases))
 	}
-	total := len(n.cfg.Lengths) * len(n.cfg.Depths)
-	if n.cfg.Limit > 0 {
-		total = min(total, n.cfg.Limit)
+	order := make([]int, len(c.Cases))
+	for i := range order {
+		order[i] = i
 	}
-	for _, length := range n.cfg.Lengths {
-		depths := n.cfg.Depths[:min(len(n.cfg.Depths), total-len(res.Cells))]
-		if len(depths) == 0 {
-			break
-		}
-		prompts := []Prompt{n.Control(length)}
-		for _, d := range depths {
-			prompts = append(prompts, n.Prompt(length, d))
-		}
-		var scores []float64
-		for len(scores) < len(prompts) {
-			seqs := []Sequence{}
-			for _, p := range prompts[len(scores):min(len(prompts), len(scores)+n.cfg.Batch)] {
-				seqs = append(seqs, p.Sequence())
-			}
-			rows, err := logProbs(ctx, m, seqs, fmt.Sprintf("needle: length %d", length))
-			if err != nil {
-				return nil, err
-			}
-			for _, row := range rows {
-				scores = append(scores, sum(row))
-			}
-			if n.cfg.Progress != nil {
-				n.cfg.Progress(len(res.Cells)+len(scores)-1, total)
-			}
-		}
-		for i, d := range depths {
-			p := prompts[i+1]
-			res.Cells = append(res.Cells, newCell(length, d, p, scores[i+1], scores[0]))
-		}
-	}
-	res.summarise()
-	return res, nil
-}
-
-// newCell scores one prompt against its control.
-func newCell(length int, depth float64, p Prompt, with, without float64) NeedleCell {
-	return NeedleCell{
-		Length: length, Depth: depth, ActualDepth: p.Depth,
-		PromptTokens: p.Answer, NeedleToken: p.Needle,
-		LogPWith: with, LogPWithout: without,
-		Difference:         with - without,
-		DifferencePerToken: (with - without) / float64(len(p.IDs)-p.Answer),
-	}
-}
-
-// summarise derives the means from the cells.
-func (r *NeedleResult) summarise() {
-	var total float64
-	above := 0
-	for _, c := range r.Cells {
-		total += c.Difference
-		if c.Difference > 0 {
-			above++
-		}
-	}
-	if k := float64(len(r.Cells)); k > 0 {
-		r.MeanDifference, r.Above = total/k, float64(above)/k
-	}
-}
-
-// Grid returns the cells' differences as [depth][length], NaN where a cell was
-// not scored, with the axes' values.
-func (r *NeedleResult) Grid() (lengths []int, depths []float64, diff [][]float64) {
-	lengths, depths = r.Config.Lengths, r.Config.Depths
-	diff = make([][]float64, len(depths))
-	for i := range diff {
-		diff[i] = make([]float64, len(lengths))
-		for j := range diff[i] {
-			diff[i][j] = math.NaN()
-			if k := j*len(depths) + i; k < len(r.Cells) {
-				diff[i][j] = r.Cells[k].Difference
-			}
-		}
-	}
-	return lengths, depths, diff
+	return order
 }

@@ -2,9 +2,7 @@ package eval
 
 import (
 	"bytes"
-	"context"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -43,34 +41,36 @@ func TestNeedlePlacement(t *testing.T) {
 			if n.Boundary() != BoundarySentence {
 				t.Fatalf("boundary %q", n.Boundary())
 			}
-			sentence := strings.TrimSpace(n.cfg.Needle)
+			whole := n.cfg.Cases[0].Needles[0]
+			sentence := strings.TrimSpace(whole)
+			needleTokens := n.parts[0].needleTokens()
 			for _, length := range n.cfg.Lengths {
 				for _, depth := range n.cfg.Depths {
-					p := n.Prompt(length, depth)
+					p := n.Prompt(length, depth, 0)
 					text := string(tc.tok.Decode(p.IDs))
-					if strings.Count(text, n.cfg.Needle) != 1 {
+					if strings.Count(text, whole) != 1 {
 						t.Fatalf("length %d depth %.1f: needle found %d times", length, depth, strings.Count(text, sentence))
 					}
-					before, _, _ := strings.Cut(text, n.cfg.Needle)
+					before, _, _ := strings.Cut(text, whole)
 					end := strings.TrimRight(before, " \n\"")
 					if before != "" && !strings.HasSuffix(end, ".") && !strings.HasSuffix(end, "?") && !strings.HasSuffix(end, "!") {
 						t.Errorf("length %d depth %.1f: the needle stands after %q", length, depth, before[max(0, len(before)-30):])
 					}
-					if !strings.HasSuffix(text, "\n\nQuestion: "+n.cfg.Question+"\nAnswer: "+n.cfg.Answer) {
+					if !strings.HasSuffix(text, "\n\nQuestion: "+n.cfg.Cases[0].Question+"\nAnswer: "+n.cfg.Cases[0].Answer) {
 						t.Errorf("length %d depth %.1f: the prompt ends %q", length, depth, text[len(text)-150:])
 					}
-					if got := string(tc.tok.Decode(p.IDs[p.Needle : p.Needle+p.NeedleTokens])); strings.TrimSpace(got) != sentence {
-						t.Errorf("length %d depth %.1f: tokens at %d are %q", length, depth, p.Needle, got)
+					if got := string(tc.tok.Decode(p.IDs[p.Needles[0].Token : p.Needles[0].Token+needleTokens])); strings.TrimSpace(got) != sentence {
+						t.Errorf("length %d depth %.1f: tokens at %d are %q", length, depth, p.Needles[0].Token, got)
 					}
-					if got := string(tc.tok.Decode(p.IDs[p.Answer:])); strings.TrimSpace(got) != n.cfg.Answer {
+					if got := string(tc.tok.Decode(p.IDs[p.Answer:])); strings.TrimSpace(got) != n.cfg.Cases[0].Answer {
 						t.Errorf("length %d depth %.1f: the scored tokens are %q", length, depth, got)
 					}
-					if size := len(p.IDs) - n.parts.overhead(); size != length-200 {
+					if size := p.Answer - n.parts[0].overhead(); size != length-200 {
 						t.Errorf("length %d depth %.1f: document and needle have %d tokens, want %d", length, depth, size, length-200)
 					}
-					document := float64(length - 200 - p.NeedleTokens)
-					if actual := 100 * float64(p.Needle-1) / document; math.Abs(actual-depth) > tc.within || actual != p.Depth {
-						t.Errorf("length %d depth %.1f: the needle stands at %.2f %%, reported %.2f", length, depth, actual, p.Depth)
+					document := float64(length - 200 - needleTokens)
+					if actual := 100 * float64(p.Needles[0].Token-1) / document; math.Abs(actual-depth) > tc.within || actual != p.Needles[0].Depth {
+						t.Errorf("length %d depth %.1f: the needle stands at %.2f %%, reported %.2f", length, depth, actual, p.Needles[0].Depth)
 					}
 				}
 			}
@@ -82,21 +82,23 @@ func TestNeedlePlacement(t *testing.T) {
 // same text.
 func TestNeedleControl(t *testing.T) {
 	n := needlePlan(t, byteTok{}, prose(9000), []int{2000}, []float64{0, 50})
-	c := n.Control(2000)
+	c := n.Control(2000, 0)
+	needleTokens := n.parts[0].needleTokens()
 	if strings.Contains(string(byteTok{}.Decode(c.IDs)), "Dolores Park on a sunny day.\n") {
 		t.Error("the control holds the needle")
 	}
 	for _, d := range []float64{0, 50} {
-		p := n.Prompt(2000, d)
+		p := n.Prompt(2000, d, 0)
+		at := p.Needles[0].Token
 		if len(p.IDs) != len(c.IDs) || p.Answer != c.Answer {
 			t.Errorf("depth %v: %d tokens, answer at %d; control %d, %d", d, len(p.IDs), p.Answer, len(c.IDs), c.Answer)
 		}
-		tail := p.IDs[p.Needle+p.NeedleTokens:]
+		tail := p.IDs[at+needleTokens:]
 		if !slices.Equal(tail, c.IDs[len(c.IDs)-len(tail):]) {
 			t.Errorf("depth %v: the text after the needle is not the control's", d)
 		}
-		head := p.IDs[1:p.Needle]
-		if !slices.Equal(head, c.IDs[1+p.NeedleTokens:p.Needle+p.NeedleTokens]) {
+		head := p.IDs[1:at]
+		if !slices.Equal(head, c.IDs[1+needleTokens:at+needleTokens]) {
 			t.Errorf("depth %v: the text before the needle is not the control's", d)
 		}
 	}
@@ -109,9 +111,9 @@ func TestNeedleBoundaries(t *testing.T) {
 		t.Fatalf("source code: boundary %q, want line", n.Boundary())
 	}
 	for _, d := range n.cfg.Depths {
-		p := n.Prompt(3000, d)
-		if p.Needle > 1 && p.IDs[p.Needle-1] != '\n' || math.Abs(p.Depth-d) > 2 {
-			t.Errorf("depth %.0f: at %.2f after %q", d, p.Depth, rune(p.IDs[p.Needle-1]))
+		p := n.Prompt(3000, d, 0)
+		if at := p.Needles[0]; at.Token > 1 && p.IDs[at.Token-1] != '\n' || math.Abs(at.Depth-d) > 2 {
+			t.Errorf("depth %.0f: at %.2f after %q", d, at.Depth, rune(p.IDs[at.Token-1]))
 		}
 	}
 	// In a short document sentences would be too coarse; lines are taken if
@@ -133,8 +135,8 @@ func TestNeedleBoundaries(t *testing.T) {
 	if blob.Boundary() != BoundaryToken {
 		t.Errorf("one long word: boundary %q, want token", blob.Boundary())
 	}
-	if p := blob.Prompt(1000, 37); math.Abs(p.Depth-37) > 100./700 {
-		t.Errorf("one long word: depth %v, want 37", p.Depth)
+	if at := blob.Prompt(1000, 37, 0).Needles[0]; math.Abs(at.Depth-37) > 100./700 {
+		t.Errorf("one long word: depth %v, want 37", at.Depth)
 	}
 }
 
@@ -145,8 +147,9 @@ func TestNeedleNearestBoundary(t *testing.T) {
 	n := needlePlan(t, byteTok{}, lines, []int{2000}, Linspace(0, 100, 101))
 	exact := 0
 	for _, d := range n.cfg.Depths {
-		p := n.Prompt(2000, d)
-		document := slices.Concat(p.IDs[1:p.Needle], p.IDs[p.Needle+p.NeedleTokens:])[:1800-p.NeedleTokens]
+		p := n.Prompt(2000, d, 0)
+		at, needleTokens := p.Needles[0].Token, n.parts[0].needleTokens()
+		document := slices.Concat(p.IDs[1:at], p.IDs[at+needleTokens:])[:1800-needleTokens]
 		target := int(float64(len(document)) * d / 100)
 		want := target
 		for want > 0 && document[want-1] != '\n' {
@@ -155,8 +158,8 @@ func TestNeedleNearestBoundary(t *testing.T) {
 		if want == target {
 			exact++
 		}
-		if p.Needle-1 != want {
-			t.Errorf("depth %.0f: the needle stands at token %d, want %d", d, p.Needle-1, want)
+		if at-1 != want {
+			t.Errorf("depth %.0f: the needle stands at token %d, want %d", d, at-1, want)
 		}
 	}
 	if exact < 5 {
@@ -173,11 +176,11 @@ func TestNeedleSparseBoundaries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := n.Prompt(2000, 100); p.Depth != 100 {
-		t.Errorf("depth 100 became %v", p.Depth)
+	if at := n.Prompt(2000, 100, 0).Needles[0]; at.Depth != 100 {
+		t.Errorf("depth 100 became %v", at.Depth)
 	}
-	if p := n.Prompt(2000, 60); p.Needle != 1+505-p.NeedleTokens {
-		t.Errorf("depth 60: at token %d, want the only sentence end, 505 bytes from the haystack's start", p.Needle)
+	if at := n.Prompt(2000, 60, 0).Needles[0]; at.Token != 1+505-n.parts[0].needleTokens() {
+		t.Errorf("depth 60: at token %d, want the only sentence end, 505 bytes from the haystack's start", at.Token)
 	}
 }
 
@@ -228,124 +231,69 @@ func TestEndsAt(t *testing.T) {
 	}
 }
 
-// A model that copies the answer when the needle is in its context gains all
-// the log-probability there is to gain in every cell; one that reads nothing
-// gains none.
-func TestNeedleRun(t *testing.T) {
-	needle := []byte("sit in Dolores Park on a sunny day.\n")
-	var longest int
-	knows := scorerFunc{1 << 20, func(ids []int32, at int) float64 {
-		longest = max(longest, len(ids))
-		if bytes.Contains(byteTok{}.Decode(ids[:at]), needle) {
-			return 0
-		}
-		return -math.Log(256)
-	}}
-	n := needlePlan(t, byteTok{}, prose(4000), []int{600, 800}, []float64{0, 30, 100})
-	res, err := n.Run(context.Background(), knows)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer := float64(len(" " + n.cfg.Answer))
-	if len(res.Cells) != 6 || res.Above != 1 || res.AnswerTokens != int(answer) {
-		t.Fatalf("%d cells, %v above zero, %d answer tokens", len(res.Cells), res.Above, res.AnswerTokens)
-	}
-	for i, c := range res.Cells {
-		if c.LogPWith != 0 || math.Abs(c.Difference-answer*math.Log(256)) > 1e-4 || math.Abs(c.DifferencePerToken-math.Log(256)) > 1e-6 {
-			t.Errorf("cell %d: %+v", i, c)
-		}
-		if c.Length != []int{600, 800}[i/3] || c.Depth != []float64{0, 30, 100}[i%3] {
-			t.Errorf("cell %d stands for length %d depth %v", i, c.Length, c.Depth)
-		}
-	}
-	if hi := 800 - 200 + n.parts.overhead(); longest != hi {
-		t.Errorf("longest sequence %d, want %d", longest, hi)
-	}
-
-	blind, err := n.Run(context.Background(), uniform(256, 1<<20))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if blind.MeanDifference != 0 || blind.Above != 0 {
-		t.Errorf("a model that reads nothing: mean %v, above %v", blind.MeanDifference, blind.Above)
-	}
-}
-
-func TestNeedleBatchLimitProgress(t *testing.T) {
-	noisy := scorerFunc{1 << 20, func(ids []int32, at int) float64 {
-		r := rand.New(rand.NewPCG(uint64(len(ids)), uint64(ids[at-1])<<32|uint64(ids[len(ids)/2])))
-		return -r.Float64()
-	}}
-	var want *NeedleResult
-	for _, batch := range []int{1, 3, 100} {
-		n := needlePlan(t, byteTok{}, prose(4000), []int{600, 700, 800}, []float64{0, 25, 50, 100})
-		n.cfg.Batch, n.cfg.Limit = batch, 6
-		last := 0
-		n.cfg.Progress = func(done, cells int) {
-			if cells != 6 || done < last {
-				t.Errorf("batch %d: progress %d of %d after %d", batch, done, cells, last)
-			}
-			last = done
-		}
-		res, err := n.Run(context.Background(), noisy)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if last != 6 || len(res.Cells) != 6 {
-			t.Errorf("batch %d: %d done, %d cells", batch, last, len(res.Cells))
-		}
-		if want == nil {
-			want = res
-		} else if !slices.Equal(res.Cells, want.Cells) {
-			t.Errorf("batch %d: other scores", batch)
-		}
-		lengths, depths, grid := res.Grid()
-		if len(grid) != len(depths) || len(grid[0]) != len(lengths) || grid[1][1] != res.Cells[5].Difference || !math.IsNaN(grid[2][1]) || !math.IsNaN(grid[0][2]) {
-			t.Errorf("grid %v", grid)
-		}
-	}
-}
-
 func TestNeedleCheck(t *testing.T) {
 	hay := haystackOf(t, prose(1000))
 	good := DefaultNeedle()
-	lo, hi := good.Bounds(byteTok{}, 1024)
+	lo, hi, err := good.Bounds(byteTok{}, 1024)
 	// By hand: BOS, "\n\nQuestion: ...\nAnswer:" and " eat ..." are 1 + 66 + 55
-	// bytes; the needle has 95 and two line ends.
-	if lo != 200+2*97 || hi != 1025-(1+66+55)+200 {
-		t.Fatalf("bounds %d..%d", lo, hi)
+	// bytes; the needle has 95 and two line ends. The answer may have the 55
+	// tokens that it needs, more than the usual 50.
+	if lo != 200+2*97 || hi != 1025-(1+66+55)+200 || err != nil {
+		t.Fatalf("bounds %d..%d, %v", lo, hi, err)
 	}
+	good.Exact = true
+	if lo, hi, err := good.Bounds(byteTok{}, 1024); lo != 67+2*97 || hi != 1025-55 || err != nil {
+		t.Errorf("exact lengths: bounds %d..%d, %v", lo, hi, err)
+	}
+	good.MaxNew = 100
+	if _, hi, err := good.Bounds(byteTok{}, 1024); hi != 1025-100 || err != nil {
+		t.Errorf("answers of 100 tokens: up to %d, %v", hi, err)
+	}
+	good.Exact, good.MaxNew = false, 0
 	good.Lengths = []int{lo, hi}
 	n, err := NewNeedle(good, byteTok{}, hay, 1024)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := len(n.Prompt(hi, 50).IDs); got != 1025 {
+	if got := len(n.Prompt(hi, 50, 0).IDs); got != 1025 {
 		t.Errorf("the longest prompt that fits has %d tokens, want max_seq + 1", got)
 	}
 	for _, c := range []struct {
 		want   string
 		change func(*NeedleConfig)
 	}{
-		{"--lengths 1104: the prompt is 1026 tokens long and the model's max_seq is 1024; the longest length that fits is 1103", func(c *NeedleConfig) { c.Lengths = []int{hi + 1} }},
+		{"--lengths 1104: prompt and answer would be 1 tokens more than the model's max_seq, which is 1024; the longest length that fits is 1103", func(c *NeedleConfig) { c.Lengths = []int{hi + 1} }},
 		{"--lengths 393: too short", func(c *NeedleConfig) { c.Lengths = []int{lo - 1} }},
 		{"--lengths 500 after 600", func(c *NeedleConfig) { c.Lengths = []int{600, 500} }},
 		{"--lengths:", func(c *NeedleConfig) { c.Lengths = nil }},
-		{"no length fits", func(c *NeedleConfig) { c.Question = strings.Repeat("why ", 300) }},
+		{"no length fits", func(c *NeedleConfig) { c.Cases[0].Question = strings.Repeat("why ", 300) }},
+		{"no length fits", func(c *NeedleConfig) { c.MaxNew = 1100 }},
 		{"--depths 101", func(c *NeedleConfig) { c.Depths = []float64{0, 101} }},
 		{"--depths NaN", func(c *NeedleConfig) { c.Depths = []float64{math.NaN()} }},
 		{"--depths 5 after 5", func(c *NeedleConfig) { c.Depths = []float64{5, 5} }},
-		{"--needle", func(c *NeedleConfig) { c.Needle = " \n" }},
-		{"--question", func(c *NeedleConfig) { c.Question = "" }},
-		{"--answer", func(c *NeedleConfig) { c.Answer = "" }},
+		{"--needle", func(c *NeedleConfig) { c.Cases[0].Needles = []string{"good. ", " \n"} }},
+		{"--needle", func(c *NeedleConfig) { c.Cases[0].Needles = nil }},
+		{"--needle", func(c *NeedleConfig) { c.Cases = nil }},
+		{"--question", func(c *NeedleConfig) { c.Cases[0].Question = "" }},
+		{"--answer", func(c *NeedleConfig) { c.Cases[0].Answer = "" }},
+		{"--answer", func(c *NeedleConfig) { c.Cases[0].Answer = " . " }},
+		{"--keywords", func(c *NeedleConfig) { c.Cases[0].Keywords = []string{"park", "-"} }},
+		{"case 2: answer", func(c *NeedleConfig) { c.Cases = append(c.Cases, NeedleCase{Needles: []string{"x"}, Question: "x"}) }},
+		{"--template", func(c *NeedleConfig) { c.Template = "{context} {question}" }},
+		{"--template", func(c *NeedleConfig) { c.Template = "{answer} {context} {question} {answer}" }},
+		{"--template", func(c *NeedleConfig) { c.Template = "{context} {answer}" }},
+		{"--template", func(c *NeedleConfig) { c.Template = "{context} {context} {question} {answer}" }},
+		{"--samples", func(c *NeedleConfig) { c.Samples = 0 }},
+		{"--max-new", func(c *NeedleConfig) { c.MaxNew = -1 }},
 		{"--buffer", func(c *NeedleConfig) { c.Buffer = -1 }},
 		{"--batch", func(c *NeedleConfig) { c.Batch = 0 }},
 		{"--limit", func(c *NeedleConfig) { c.Limit = -1 }},
 		{"--boundary page", func(c *NeedleConfig) { c.Boundary = "page" }},
 		{"--boundary sentence: the haystack has none", func(c *NeedleConfig) { c.Boundary = BoundarySentence }},
-		{"already holds the needle", func(c *NeedleConfig) { c.Needle = "xy xy" }},
+		{"already holds the needle", func(c *NeedleConfig) { c.Cases[0].Needles = []string{"xy xy"} }},
 	} {
 		cfg := good
+		cfg.Cases = []NeedleCase{DefaultCase()}
 		c.change(&cfg)
 		_, err := NewNeedle(cfg, byteTok{}, haystackOf(t, strings.Repeat("xy ", 500)), 1024)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -403,6 +351,13 @@ func TestHaystackFiles(t *testing.T) {
 	binary := &Haystack{Source: "bin", Files: []string{filepath.Join(dir, "bin")}}
 	if _, err := binary.Text(10); err == nil || !strings.Contains(err.Error(), "UTF-8") {
 		t.Errorf("no text: %v", err)
+	}
+}
+
+// By hand: 100 / (1 + exp(2.5)) = 7.586 at 25 %.
+func TestSigmoid(t *testing.T) {
+	if got := Sigmoid(Linspace(0, 100, 5)); !slices.Equal(got, []float64{0, 7.586, 50, 92.414, 100}) {
+		t.Errorf("%v", got)
 	}
 }
 

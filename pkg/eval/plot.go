@@ -128,88 +128,78 @@ func colourAt(m palette.ColorMap, v float64) (c color.NRGBA, white bool) {
 	return c, luminance+0.05 < math.Sqrt(1.05*0.05)
 }
 
-// greatest returns the largest magnitude in the grid, 1 where all are zero.
-func greatest(grid [][]float64) float64 {
-	limit := 0.0
-	for _, row := range grid {
-		for _, v := range row {
-			if a := math.Abs(v); a > limit {
-				limit = a
-			}
-		}
-	}
-	if limit == 0 {
-		return 1
-	}
-	return limit
-}
-
-// differenceFormat gives a difference as many digits as tell cells apart.
-func differenceFormat(limit float64) func(float64) string {
-	digits := 1
-	switch {
-	case limit >= 100:
-		digits = 0
-	case limit < 1:
-		digits = 2
-	}
-	return func(v float64) string {
-		s := strconv.FormatFloat(v, 'f', digits, 64)
-		switch {
-		case strings.Trim(s, "-0.") == "":
-			return strings.TrimPrefix(s, "-")
-		case v > 0:
-			return "+" + s
-		}
-		return s
-	}
-}
-
-// heatMap draws the needle grid: context length from left to right, depth from
-// 0 % at the top down to 100 %.
-func heatMap(r *NeedleResult, t theme, title string) figure {
-	lengths, depths, grid := r.Grid()
+// heatMap draws a grid: context length from left to right, depth from 0 % at the
+// top down to 100 %. compact makes it small, for several side by side.
+func heatMap(m needleMap, t theme, title string, compact bool) figure {
 	const barWidth = 74 // points, colour bar with its labels
+	columns, rows := float64(len(m.lengths)), float64(len(m.depths))
 	// A cell has room for its value; a grid of few cells has room for the title
 	// and the axes' labels.
-	cellW := max(28, min(72, 600/float64(len(lengths))), 330/float64(len(lengths)))
-	cellH := max(13, min(30, 340/float64(len(depths))), 150/float64(len(depths)))
-	limit := greatest(grid)
-	cells := &heatCells{grid: grid, colours: differenceColours(limit), format: differenceFormat(limit)}
+	cellW := max(28, min(72, 600/columns), 330/columns)
+	cellH := max(13, min(30, 340/rows), 150/rows)
+	if compact {
+		cellW = max(min(44, 420/columns), 240/columns)
+	}
+	cells := &heatCells{needleMap: m, figures: cellW >= 26}
 
 	p := t.newPlot()
 	p.Title.Text = title
 	p.X.Label.Text = "context length (tokens)"
 	p.Y.Label.Text = "depth of the needle (%)"
 	p.Add(cells)
-	xLabels, yLabels := make([]string, len(lengths)), make([]string, len(depths))
-	for i, l := range lengths {
+	xLabels, yLabels := make([]string, len(m.lengths)), make([]string, len(m.depths))
+	for i, l := range m.lengths {
 		xLabels[i] = strconv.Itoa(l)
 	}
-	for i, d := range depths {
-		yLabels[i] = strconv.FormatFloat(d, 'f', -1, 64)
-		if len(yLabels[i]) > 5 {
-			yLabels[i] = strconv.FormatFloat(d, 'f', 1, 64)
-		}
+	for i, d := range m.depths {
+		yLabels[i] = depthLabel(d)
 	}
 	categories(&p.X, xLabels, +1, cellW, 6*float64(len(xLabels[len(xLabels)-1]))+6)
 	categories(&p.Y, yLabels, -1, cellH, 12)
 
-	height := vg.Points(cellH*float64(len(depths)) + 46)
+	height := vg.Points(cellH*rows + 46)
 	if title != "" {
 		height += vg.Points(24)
 	}
-	f := figure{width: vg.Points(cellW*float64(len(lengths)) + 56 + barWidth), height: height}
+	f := figure{width: vg.Points(cellW*columns + 56 + barWidth), height: height}
 	f.draw = func(c draw.Canvas) {
 		main := draw.Crop(c, vg.Points(4), -vg.Points(barWidth), vg.Points(4), -vg.Points(4))
 		p.Draw(main)
 		area := p.DataCanvas(main)
 		left := area.Max.X + vg.Points(14)
 		bar := vg.Rectangle{Min: vg.Point{X: left, Y: area.Min.Y}, Max: vg.Point{X: left + vg.Points(12), Y: area.Max.Y}}
-		colourBar(c, bar, cells, t.style(p, 9, text.XLeft, text.YCenter))
+		colourBar(c, bar, m.scale, t.style(p, 9, text.XLeft, text.YCenter))
 		unit := t.style(p, 9, text.XCenter, text.YTop)
 		unit.Rotation = math.Pi / 2
-		c.FillText(unit, vg.Point{X: c.Max.X - vg.Points(14), Y: (area.Min.Y + area.Max.Y) / 2}, "nats")
+		c.FillText(unit, vg.Point{X: c.Max.X - vg.Points(14), Y: (area.Min.Y + area.Max.Y) / 2}, m.unit)
+	}
+	return f
+}
+
+// heatMaps draws several maps side by side under a title of their own each, and
+// a common one.
+func heatMaps(all []needleMap, t theme, title string) figure {
+	if len(all) == 1 {
+		return heatMap(all[0], t, title, false)
+	}
+	var parts []figure
+	var f figure
+	const head = 26 // points, for the common title
+	for _, m := range all {
+		part := heatMap(m, t, m.title, true)
+		parts = append(parts, part)
+		f.width += part.width
+		f.height = max(f.height, part.height+vg.Points(head))
+	}
+	f.draw = func(c draw.Canvas) {
+		style := t.style(t.newPlot(), 12, text.XCenter, text.YTop)
+		c.FillText(style, vg.Point{X: (c.Min.X + c.Max.X) / 2, Y: c.Max.Y - vg.Points(6)}, title)
+		left := c.Min.X
+		for _, part := range parts {
+			part.draw(draw.Canvas{Canvas: c.Canvas, Rectangle: vg.Rectangle{
+				Min: vg.Point{X: left, Y: c.Min.Y}, Max: vg.Point{X: left + part.width, Y: c.Min.Y + part.height}}})
+			left += part.width
+		}
 	}
 	return f
 }
@@ -233,9 +223,8 @@ func categories(a *plot.Axis, labels []string, sign int, cell, room float64) {
 
 // heatCells draws a grid at x = column, y = -row, each value in its cell.
 type heatCells struct {
-	grid    [][]float64
-	colours palette.ColorMap
-	format  func(float64) string
+	needleMap
+	figures bool // there is room for the values
 }
 
 // Plot implements plot.Plotter.
@@ -254,6 +243,9 @@ func (h *heatCells) Plot(c draw.Canvas, p *plot.Plot) {
 				Min: vg.Point{X: trX(x-0.5) + gap, Y: trY(y-0.5) + gap},
 				Max: vg.Point{X: trX(x+0.5) - gap, Y: trY(y+0.5) - gap},
 			})
+			if !h.figures {
+				continue
+			}
 			label.Color = color.Color(color.NRGBA{0x1a, 0x1a, 0x1a, 0xff})
 			if white {
 				label.Color = color.White
@@ -264,19 +256,17 @@ func (h *heatCells) Plot(c draw.Canvas, p *plot.Plot) {
 }
 
 // colourBar draws the scale of the cells into r, five labels on its right.
-func colourBar(c draw.Canvas, r vg.Rectangle, h *heatCells, label text.Style) {
+func colourBar(c draw.Canvas, r vg.Rectangle, s scale, label text.Style) {
 	const steps = 64
 	size := r.Max.Y - r.Min.Y
-	limit := h.colours.Max()
 	for i := range steps {
-		fill, _ := colourAt(h.colours, limit*(2*float64(i)/(steps-1)-1))
+		fill, _ := colourAt(s.colours, s.low+(s.high-s.low)*float64(i)/(steps-1))
 		// Each step reaches to the top, so that no seam shows between two.
 		fillRect(c, fill, vg.Rectangle{Min: vg.Point{X: r.Min.X, Y: r.Min.Y + size*vg.Length(i)/steps}, Max: r.Max})
 	}
 	for i := range 5 {
-		at := float64(i)/4*2 - 1
 		y := r.Min.Y + size*vg.Length(i)/4
-		c.FillText(label, vg.Point{X: r.Max.X + vg.Points(5), Y: y}, h.format(at*limit))
+		c.FillText(label, vg.Point{X: r.Max.X + vg.Points(5), Y: y}, s.format(s.low+(s.high-s.low)*float64(i)/4))
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"meap/internal/durable"
@@ -29,21 +28,28 @@ type Section struct {
 
 // Model says what was evaluated.
 type Model struct {
-	Dir        string          `json:"dir"`
-	Parameters int64           `json:"parameters,omitempty"`
-	MaxSeq     int             `json:"max_seq,omitempty"`
-	Config     json.RawMessage `json:"config,omitempty"` // config.json as it stands
+	Name       string `json:"name"` // as the user named it
+	Dir        string `json:"dir"`
+	Parameters int64  `json:"parameters,omitempty"`
+	MaxSeq     int    `json:"max_seq,omitempty"`
+	// RopeScaling is how positions are scaled, TYPE:FACTOR.
+	RopeScaling string          `json:"rope_scaling,omitempty"`
+	Config      json.RawMessage `json:"config,omitempty"` // config.json as it stands
 }
 
 // Report is what an evaluation leaves behind. Empty parts are left out.
 type Report struct {
 	Title string `json:"title"`
-	Model Model  `json:"model"`
+	// Models are what was evaluated, in the user's order.
+	Models []Model `json:"models"`
 	// Sections hold what else describes the model and its training: the run's
 	// resolved configuration, the seed, the device.
 	Sections   []Section         `json:"sections,omitempty"`
 	Perplexity *PerplexityResult `json:"perplexity,omitempty"`
-	Needle     *NeedleResult     `json:"needle,omitempty"`
+	Needle     []*NeedleResult   `json:"needle,omitempty"` // by model, all over the same grid
+	// Metric is what the terminal and the picture show of the grid; the page
+	// shows all.
+	Metric Metric `json:"-"`
 	// Curves are drawn on the page; their figures stay in the run's
 	// metrics.jsonl.
 	Curves []Curve `json:"-"`
@@ -55,8 +61,6 @@ const (
 	NeedleFile  = "needle.png"
 	PageFile    = "report.html"
 )
-
-const needleTitle = "Log-likelihood of the answer with the needle, minus without it"
 
 // Write writes results.json, report.html and, where there is a grid, needle.png
 // into dir, which it makes if needed. Everything is written under temporary
@@ -71,8 +75,9 @@ func (r *Report) Write(dir string) error {
 		return fmt.Errorf("making %s: %w", PageFile, err)
 	}
 	files := []outFile{{name: PageFile, data: htmlPage}}
-	if r.Needle != nil {
-		png, err := heatMap(r.Needle, paper, needleTitle).png()
+	if len(r.Needle) > 0 {
+		info := r.Metric.shown(r.Needle)
+		png, err := heatMaps(maps(r.Needle, info), paper, info.title).png()
 		if err != nil {
 			return fmt.Errorf("drawing %s: %w", NeedleFile, err)
 		}
@@ -129,13 +134,13 @@ var pageTemplate = template.Must(template.New("report").Parse(pageSource))
 // pageData is what the template shows.
 type pageData struct {
 	*Report
+	Subtitle    string
 	Cards       []Fact
-	ModelFacts  []Fact
-	Config      string
-	NeedleTitle string
+	ModelFacts  []Section
+	Configs     []Fact
 	NeedleFacts []Fact
-	HeatMap     template.HTML
-	Table       *pageTable
+	Needle      []pageMetric
+	Answers     []pageAnswers
 	Perplexity  []Fact
 	Panels      []pagePanel
 }
@@ -145,8 +150,16 @@ type pagePanel struct {
 	SVG   template.HTML
 }
 
-// pageTable is the grid in figures.
-type pageTable struct {
+// pageMetric is the grid by one metric.
+type pageMetric struct {
+	Title, Unit string
+	Share       bool
+	Maps        []pageMap
+}
+
+type pageMap struct {
+	Title   string
+	HeatMap template.HTML
 	Lengths []int
 	Rows    []pageRow
 }
@@ -162,17 +175,41 @@ type pageCell struct {
 	Style template.CSS
 }
 
+// pageAnswers lists what a model answered.
+type pageAnswers struct {
+	Model string
+	Rows  []pageAnswer
+}
+
+type pageAnswer struct {
+	Length, Case  int
+	Depth, Answer string
+	Recall, Exact string
+	Difference    string
+}
+
 // page renders the HTML page; it refers to nothing outside itself.
 func (r *Report) page() ([]byte, error) {
-	d := pageData{Report: r, NeedleTitle: needleTitle}
-	d.ModelFacts = r.Model.facts()
-	if len(r.Model.Config) > 0 {
-		var buf bytes.Buffer
-		if err := json.Indent(&buf, r.Model.Config, "", "  "); err != nil {
-			return nil, fmt.Errorf("the model's config.json: %w", err)
+	d := pageData{Report: r}
+	var dirs []string
+	for _, m := range r.Models {
+		dirs = append(dirs, m.Dir)
+		name := m.Name
+		if len(r.Models) == 1 {
+			name = "Model"
 		}
-		d.Config = buf.String()
+		if f := m.facts(); len(f) > 0 {
+			d.ModelFacts = append(d.ModelFacts, Section{name, f})
+		}
+		if len(m.Config) > 0 {
+			var buf bytes.Buffer
+			if err := json.Indent(&buf, m.Config, "", "  "); err != nil {
+				return nil, fmt.Errorf("the config.json of %s: %w", m.Dir, err)
+			}
+			d.Configs = append(d.Configs, Fact{filepath.Join(m.Dir, "config.json"), buf.String()})
+		}
 	}
+	d.Subtitle = strings.Join(dirs, ", ")
 	if p := r.Perplexity; p != nil {
 		d.Perplexity = p.facts()
 		d.Cards = append(d.Cards, Fact{"perplexity", number(p.Perplexity)})
@@ -180,19 +217,10 @@ func (r *Report) page() ([]byte, error) {
 			d.Cards = append(d.Cards, Fact{"bits per byte", number(p.BitsPerByte)})
 		}
 	}
-	if n := r.Needle; n != nil {
-		_, _, grid := n.Grid()
-		format := differenceFormat(greatest(grid))
-		d.Cards = append(d.Cards,
-			Fact{"needle: mean difference, nats", format(n.MeanDifference)},
-			Fact{"needle: cells above zero", fmt.Sprintf("%.0f %%", 100*n.Above)})
-		d.NeedleFacts = n.facts()
-		d.Table = n.table()
-		svg, err := heatMap(n, page, "").inlineSVG(needleTitle)
-		if err != nil {
+	if len(r.Needle) > 0 {
+		if err := r.needlePage(&d); err != nil {
 			return nil, err
 		}
-		d.HeatMap = template.HTML(svg)
 	}
 	ps, err := panels(r.Curves)
 	if err != nil {
@@ -227,51 +255,8 @@ func (m *Model) facts() []Fact {
 	if m.MaxSeq > 0 {
 		f = append(f, Fact{"max_seq", thousands(int64(m.MaxSeq))})
 	}
+	if m.RopeScaling != "" {
+		f = append(f, Fact{"positions scaled", m.RopeScaling})
+	}
 	return f
-}
-
-// facts says how the grid was made.
-func (r *NeedleResult) facts() []Fact {
-	order := "files by name"
-	if r.HaystackSeed != 0 {
-		order = "files shuffled with seed " + strconv.FormatUint(r.HaystackSeed, 10)
-	}
-	return []Fact{
-		{"needle", fmt.Sprintf("%s (%d tokens)", strings.TrimSpace(r.Config.Needle), r.NeedleTokens)},
-		{"question", r.Config.Question},
-		{"answer", fmt.Sprintf("%s (%d tokens)", r.Config.Answer, r.AnswerTokens)},
-		{"haystack", r.Haystack + ", " + order},
-		{"needle stands after", "the end of a " + string(r.Boundary)},
-		{"context length", fmt.Sprintf("document and needle are %d tokens shorter; question and answer come on top", r.Config.Buffer)},
-	}
-}
-
-// table lays the grid out in figures, coloured as the picture is.
-func (r *NeedleResult) table() *pageTable {
-	lengths, depths, grid := r.Grid()
-	limit := greatest(grid)
-	format, scale := differenceFormat(limit), differenceColours(limit)
-	t := &pageTable{Lengths: lengths}
-	for i, depth := range depths {
-		row := pageRow{Depth: strconv.FormatFloat(depth, 'f', 1, 64)}
-		for j, v := range grid[i] {
-			cell := pageCell{Text: "–"}
-			if k := j*len(depths) + i; k < len(r.Cells) {
-				c := r.Cells[k]
-				fill, white := colourAt(scale, v)
-				ink := "#1a1a1a"
-				if white {
-					ink = "#fff"
-				}
-				cell = pageCell{
-					Text:  format(v),
-					Hint:  fmt.Sprintf("with %.2f, without %.2f; needle at token %d, depth %.1f %%", c.LogPWith, c.LogPWithout, c.NeedleToken, c.ActualDepth),
-					Style: template.CSS("background:" + hex(fill) + ";color:" + ink),
-				}
-			}
-			row.Cells = append(row.Cells, cell)
-		}
-		t.Rows = append(t.Rows, row)
-	}
-	return t
 }

@@ -22,15 +22,20 @@ import (
 	"gonum.org/v1/plot/vg/recorder"
 )
 
-// gridResult makes a result with the differences diff(length, depth).
+// gridResult makes a result with the differences diff(length, depth); answers are exact where that is above zero.
 func gridResult(lengths []int, depths []float64, diff func(l int, d float64) float64) *NeedleResult {
 	cfg := DefaultNeedle()
 	cfg.Lengths, cfg.Depths = lengths, depths
-	r := &NeedleResult{Haystack: "essays", Boundary: BoundarySentence, NeedleTokens: 97, AnswerTokens: 55, Config: cfg}
+	r := &NeedleResult{Model: "runs/a", Haystack: "essays", Boundary: BoundarySentence, Config: cfg}
 	for _, l := range lengths {
 		for _, d := range depths {
 			v := diff(l, d)
-			r.Cells = append(r.Cells, NeedleCell{Length: l, Depth: d, ActualDepth: d, LogPWith: v - 70, LogPWithout: -70, Difference: v, DifferencePerToken: v / 55})
+			p := NeedlePrompt{Length: l, Depth: d, Needles: []Placed{{7, d}}, Answer: "no <idea>",
+				NeedleScores: NeedleScores{LogPWith: v - 70, LogPWithout: -70, Difference: v, DifferencePerToken: v / 55}}
+			if v > 0 {
+				p.Recall, p.Exact, p.Answer = 1, 1, "eat & sit"
+			}
+			r.Prompts = append(r.Prompts, p)
 		}
 	}
 	r.summarise()
@@ -48,11 +53,11 @@ func testReport() *Report {
 	}
 	return &Report{
 		Title:    "run <1> & \"two\"",
-		Model:    Model{Dir: "runs/a", Parameters: 1234567, MaxSeq: 512, Config: json.RawMessage(`{"hidden_size":64}`)},
+		Models:   []Model{{Name: "runs/a", Dir: "runs/a/step-9", Parameters: 1234567, MaxSeq: 512, RopeScaling: "yarn:4", Config: json.RawMessage(`{"hidden_size":64}`)}},
 		Sections: []Section{{"Training", []Fact{{"trainer.seed", "3407"}}}},
-		Needle: gridResult([]int{500, 600, 700}, []float64{0, 50, 100}, func(l int, d float64) float64 {
+		Needle: []*NeedleResult{gridResult([]int{500, 600, 700}, []float64{0, 50, 100}, func(l int, d float64) float64 {
 			return float64(l)/10 - d
-		}),
+		})},
 		Perplexity: &PerplexityResult{Source: "val", Tokens: 10, Bytes: 20, Windows: 2, Seq: 5, Nats: 12.5, NatsPerToken: 1.25, Perplexity: math.Exp(1.25), BitsPerByte: 0.9},
 		Curves: []Curve{
 			{"loss", steps, falling},
@@ -84,8 +89,8 @@ func TestReportWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := *r
-	want.Curves, want.Needle.Config.Progress = nil, nil
-	back.Model.Config = want.Model.Config // indentation differs
+	want.Curves, want.Needle[0].Config.Batch = nil, 0 // neither is written
+	back.Models[0].Config = want.Models[0].Config     // indentation differs
 	if !reflect.DeepEqual(back, want) {
 		t.Errorf("results.json reads back as\n%+v\nwant\n%+v", back, want)
 	}
@@ -94,7 +99,7 @@ func TestReportWrite(t *testing.T) {
 	for _, m := range order {
 		keys = append(keys, m[1])
 	}
-	if !slices.Equal(keys, []string{"title", "model", "sections", "perplexity", "needle"}) {
+	if !slices.Equal(keys, []string{"title", "models", "sections", "perplexity", "needle"}) {
 		t.Errorf("results.json has the keys %v", keys)
 	}
 
@@ -133,22 +138,22 @@ func TestReportPage(t *testing.T) {
 			t.Errorf("the page contains %q", forbidden)
 		}
 	}
-	for _, wanted := range []string{"run &lt;1&gt; &amp;", "currentColor", "var(--rule)", "1,234,567", "hidden_size", "trainer.seed",
-		">&#43;70.0<", ">-50.0<", "with -120.00, without -70.00", "Dolores Park", "Loss (nats per token)", "Learning rate", ">val_loss<", ">3.4903<"} {
+	for _, wanted := range []string{"run &lt;1&gt; &amp;", "currentColor", "var(--rule)", "1,234,567", "hidden_size", "trainer.seed", "yarn:4", "no &lt;idea&gt;",
+		">&#43;70.0<", ">-50.0<", "with the needle -120.00, without -70.00", "Dolores Park", "Keyword recall", "Exact answers", "own measure", "Loss (nats per token)", "Learning rate", ">val_loss<", ">3.4903<"} {
 		if !strings.Contains(page, wanted) {
 			t.Errorf("the page lacks %q", wanted)
 		}
 	}
 	// -50 stands at length 500, depth 100; its log-likelihoods belong to it.
-	if !regexp.MustCompile(`title="with -120\.00, without -70\.00;[^"]*depth 100\.0 %">-50\.0<`).MatchString(page) {
+	if !regexp.MustCompile(`title="recall 0 %, exact 0 %; [^"]* -120\.00, without -70\.00">-50\.0<`).MatchString(page) {
 		t.Error("the cell of -50 does not show its own log-likelihoods")
 	}
 	if strings.Contains(page, "Gradient norm") {
 		t.Error("a curve without finite points has a panel")
 	}
 	svgs := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1)
-	if len(svgs) != 3 {
-		t.Errorf("%d figures, want the grid, the losses and the learning rate", len(svgs))
+	if len(svgs) != 5 {
+		t.Errorf("%d figures, want the grid by three metrics, the losses and the learning rate", len(svgs))
 	}
 	for _, svg := range svgs {
 		dec := xml.NewDecoder(strings.NewReader(svg))
@@ -165,7 +170,7 @@ func TestReportPage(t *testing.T) {
 // A page of the original test's grid and a long run stays small.
 func TestReportPageSize(t *testing.T) {
 	r := testReport()
-	r.Needle = gridResult(LinspaceLengths(1000, 16000, 35), Linspace(0, 100, 35), func(l int, d float64) float64 { return math.Sin(float64(l)) * d })
+	r.Needle = []*NeedleResult{gridResult(LinspaceLengths(1000, 16000, 35), Linspace(0, 100, 35), func(l int, d float64) float64 { return math.Sin(float64(l)) * d })}
 	for i := range r.Curves[:1] {
 		c := &r.Curves[i]
 		for s := range 200_000 {
@@ -176,19 +181,19 @@ func TestReportPageSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(data) > 1<<20 {
+	if len(data) > 3<<19 {
 		t.Errorf("the page has %d bytes", len(data))
 	}
 }
 
 func TestReportParts(t *testing.T) {
 	for name, change := range map[string]func(*Report){
-		"perplexity only": func(r *Report) { r.Needle, r.Curves, r.Sections, r.Model = nil, nil, nil, Model{} },
+		"perplexity only": func(r *Report) { r.Needle, r.Curves, r.Sections, r.Models = nil, nil, nil, nil },
 		"needle only":     func(r *Report) { r.Perplexity, r.Curves = nil, nil },
 		"one cell": func(r *Report) {
-			r.Needle = gridResult([]int{9}, []float64{0}, func(int, float64) float64 { return 0 })
+			r.Needle = []*NeedleResult{gridResult([]int{9}, []float64{0}, func(int, float64) float64 { return 0 })}
 		},
-		"limit":     func(r *Report) { r.Needle.Cells = r.Needle.Cells[:4] },
+		"limit":     func(r *Report) { r.Needle[0].Prompts = r.Needle[0].Prompts[:4]; r.Needle[0].summarise() },
 		"one point": func(r *Report) { r.Curves = []Curve{{"custom", []float64{0}, []float64{0}}} },
 	} {
 		r := testReport()
@@ -197,7 +202,7 @@ func TestReportParts(t *testing.T) {
 		if err := r.Write(dir); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := os.Stat(filepath.Join(dir, NeedleFile)); (err == nil) != (r.Needle != nil) {
+		if _, err := os.Stat(filepath.Join(dir, NeedleFile)); (err == nil) != (len(r.Needle) > 0) {
 			t.Errorf("%s: needle.png: %v", name, err)
 		}
 		if err := r.Print(io.Discard, 80, true); err != nil {
@@ -216,7 +221,7 @@ func TestReportWriteFails(t *testing.T) {
 	before, _ := os.ReadFile(filepath.Join(dir, ResultsFile))
 
 	bad := testReport()
-	bad.Needle.Cells[0].LogPWith = math.NaN()
+	bad.Needle[0].Cells[0].LogPWith = math.NaN()
 	if err := bad.Write(dir); err == nil || !strings.Contains(err.Error(), ResultsFile) {
 		t.Errorf("a figure that JSON cannot hold: %v", err)
 	}
@@ -261,7 +266,7 @@ func TestReportWriteFails(t *testing.T) {
 func TestHeatMapOrientation(t *testing.T) {
 	// The scale goes to 301 in steps of 150.5: no other label reads like these.
 	r := gridResult([]int{100, 210}, []float64{10, 50, 90}, func(l int, d float64) float64 { return float64(l) + d + 1 })
-	f := heatMap(r, paper, "title")
+	f := heatMaps(maps([]*NeedleResult{r}, MetricDifference.shown(nil)), paper, "title")
 	var rec recorder.Canvas
 	f.draw(draw.NewCanvas(&rec, f.width, f.height))
 	at := map[string]vg.Point{}
@@ -296,39 +301,101 @@ func TestHeatMapOrientation(t *testing.T) {
 }
 
 func TestPrint(t *testing.T) {
-	r := &Report{
-		Needle: gridResult([]int{500, 600, 700}, []float64{0, 50}, func(l int, d float64) float64 { return float64(l)/100 - d/5 }),
-	}
-	r.Needle.Cells = r.Needle.Cells[:5]
-	r.Needle.summarise()
+	n := gridResult([]int{500, 600, 700}, []float64{0, 50}, func(l int, d float64) float64 { return float64(l)/100 - d/5 })
+	n.Prompts = n.Prompts[:5]
+	n.summarise()
+	r := &Report{Needle: []*NeedleResult{n}, Metric: MetricDifference}
 	var buf bytes.Buffer
-	if err := r.Print(&buf, 24, false); err != nil {
+	if err := r.Print(&buf, 22, false); err != nil {
 		t.Fatal(err)
 	}
-	want := `Log-likelihood of the answer with the needle, minus without it, nats
+	want := `Log-likelihood of the answer with the needle, minus without it (our own measure), nats
 
         context length (tokens)
-depth %     500    600
-    0.0    +5.0   +6.0
-   50.0    -5.0   -4.0
+depth %   500  600
+    0.0  +5.0 +6.0
+   50.0  -5.0 -4.0
 
         context length (tokens)
-depth %     700
-    0.0    +7.0
-   50.0       -
+depth %   700
+    0.0  +7.0
+   50.0     -
 
-mean +1.8, above zero in 60 % of 5 cells
+keyword recall 60.0 %, exact 60.0 %, log-likelihood difference +1.8 nats (above zero in 60 %), 5 prompts
 `
-	if buf.String() != want {
-		t.Errorf("printed\n%s\nwant\n%s", buf.String(), want)
+	// A heading is as wide as its words.
+	if got := regexp.MustCompile(` +context`).ReplaceAllString(buf.String(), "        context"); got != want {
+		t.Errorf("printed\n%s\nwant\n%s", got, want)
 	}
 	buf.Reset()
 	if err := r.Print(&buf, 80, true); err != nil {
 		t.Fatal(err)
 	}
 	plain := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(buf.String(), "")
-	if strings.Count(buf.String(), "\x1b[0m") != 5 || !strings.Contains(plain, "   50.0    -5.0   -4.0      -\n") {
+	if strings.Count(buf.String(), "\x1b[0m") != 5 || !strings.Contains(plain, "   50.0  -5.0 -4.0    -\n") {
 		t.Errorf("in colour:\n%q", buf.String())
+	}
+	// Answers were exact, so recall is what auto shows.
+	r.Metric = MetricAuto
+	buf.Reset()
+	if err := r.Print(&buf, 80, false); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(buf.String(), "Keyword recall, %\n") || !strings.Contains(buf.String(), "    0.0   100  100  100\n   50.0     0    0    -\n") {
+		t.Errorf("recall:\n%s", buf.String())
+	}
+}
+
+// Two models: a map of each on one scale, and what the second has more.
+func TestSeveralModels(t *testing.T) {
+	grid := func(name string, by float64) *NeedleResult {
+		r := gridResult([]int{500, 600}, []float64{0, 50}, func(l int, d float64) float64 { return by * (float64(l)/100 - d/5) })
+		r.Model = name
+		return r
+	}
+	r := &Report{Title: "two", Models: []Model{{Name: "ntp", Dir: "a"}, {Name: "meap", Dir: "b"}}, Needle: []*NeedleResult{grid("ntp", 1), grid("meap", -2)}}
+	all := maps(r.Needle, MetricDifference.shown(r.Needle))
+	if len(all) != 3 || all[2].title != "meap minus ntp" {
+		t.Fatalf("%d maps, the last %q", len(all), all[len(all)-1].title)
+	}
+	if got, want := fmt.Sprint(all[0].grid, all[1].grid, all[2].grid), "[[5 6] [-5 -4]] [[-10 -12] [10 8]] [[-15 -18] [15 12]]"; got != want {
+		t.Errorf("grids %s, want %s", got, want)
+	}
+	if all[0].high != 12 || all[1].high != 12 || all[2].high != 18 {
+		t.Errorf("scales up to %v, %v and %v, want 12, 12 and 18", all[0].high, all[1].high, all[2].high)
+	}
+	percent := maps(r.Needle, MetricExact.shown(r.Needle))
+	if got := fmt.Sprint(percent[0].grid, percent[2].grid); got != "[[100 100] [0 0]] [[-100 -100] [100 100]]" {
+		t.Errorf("exact answers %s", got)
+	}
+	var buf bytes.Buffer
+	if err := r.Print(&buf, 80, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nntp\n", "\nmeap\n", "\nmeap minus ntp\n", "\nntp: keyword recall 50.0 %", "\nmeap: keyword"} {
+		if !strings.Contains(buf.String(), want) {
+			t.Errorf("%q is not in\n%s", want, buf.String())
+		}
+	}
+	dir := t.TempDir()
+	if err := r.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(dir, NeedleFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	one := heatMap(all[0], paper, "", true)
+	if img, err := png.DecodeConfig(f); err != nil || float64(img.Width) < 3*float64(one.width)*pngDPI/72-2 {
+		t.Errorf("the picture is %d pixels wide, %v; three maps need %v", img.Width, err, 3*float64(one.width)*pngDPI/72)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, PageFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(page, []byte("<svg")); n != 9 {
+		t.Errorf("%d figures on the page, want three maps by three metrics", n)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image/color"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -44,57 +45,76 @@ func (r *Report) Print(w io.Writer, columns int, colours bool) error {
 			return err
 		}
 	}
-	if r.Needle != nil {
+	if len(r.Needle) > 0 {
 		if r.Perplexity != nil {
 			fmt.Fprintln(out)
 		}
-		r.Needle.print(out, columns, colours)
+		r.printNeedle(out, columns, colours)
 	}
 	return out.Flush()
 }
 
-// print writes the grid in blocks of as many lengths as fit, depths downwards.
-func (r *NeedleResult) print(w io.Writer, columns int, colours bool) {
-	fmt.Fprintln(w, needleTitle+", nats")
-	lengths, depths, grid := r.Grid()
-	limit := greatest(grid)
-	format := differenceFormat(limit)
-	scale := differenceColours(limit)
+// printNeedle writes the maps of the metric shown, and all means.
+func (r *Report) printNeedle(w io.Writer, columns int, colours bool) {
+	info := r.Metric.shown(r.Needle)
+	fmt.Fprintf(w, "%s, %s\n", info.title, info.unit)
+	for _, m := range maps(r.Needle, info) {
+		if m.title != "" {
+			fmt.Fprintf(w, "\n%s\n", m.title)
+		}
+		m.print(w, columns, colours)
+	}
+	fmt.Fprintln(w)
+	for _, n := range r.Needle {
+		if len(r.Needle) > 1 {
+			fmt.Fprintf(w, "%s: ", n.Model)
+		}
+		fmt.Fprintln(w, n.means())
+	}
+}
 
+// means says in one line how a model did.
+func (r *NeedleResult) means() string {
+	format := differenceFormat(math.Abs(r.Mean.Difference))
+	return fmt.Sprintf("keyword recall %.1f %%, exact %.1f %%, log-likelihood difference %s nats (above zero in %.0f %%), %d prompts",
+		100*r.Mean.Recall, 100*r.Mean.Exact, format(r.Mean.Difference), 100*r.Above, len(r.Prompts))
+}
+
+// print writes the grid in blocks of as many lengths as fit, depths downwards.
+func (m *needleMap) print(w io.Writer, columns int, colours bool) {
 	const head = 8 // "depth %" and a blank
-	cell := 7
-	for _, l := range lengths {
+	cell := 5
+	for _, l := range m.lengths {
 		cell = max(cell, len(strconv.Itoa(l))+1)
 	}
-	for _, row := range grid {
+	for _, row := range m.grid {
 		for _, v := range row {
-			cell = max(cell, len(format(v))+1)
+			cell = max(cell, len(m.format(v))+1)
 		}
 	}
-	for from, per := 0, max(1, (columns-head)/cell); from < len(lengths); from += per {
-		to := min(from+per, len(lengths))
+	for from, per := 0, max(1, (columns-head)/cell); from < len(m.lengths); from += per {
+		to := min(from+per, len(m.lengths))
 		fmt.Fprintf(w, "\n%-*s%*s\n%-*s", head, "", cell*(to-from), "context length (tokens)", head, "depth %")
-		for _, l := range lengths[from:to] {
+		for _, l := range m.lengths[from:to] {
 			fmt.Fprintf(w, "%*d", cell, l)
 		}
 		fmt.Fprintln(w)
-		for i, d := range depths {
+		for i, d := range m.depths {
 			fmt.Fprintf(w, "%*s ", head-1, strconv.FormatFloat(d, 'f', 1, 64))
-			for _, v := range grid[i][from:to] {
+			for _, v := range m.grid[i][from:to] {
 				switch {
 				case v != v: // not scored
 					fmt.Fprintf(w, "%*s", cell, "-")
 				case colours:
-					fill, white := colourAt(scale, v)
-					fmt.Fprintf(w, "%s%*s\x1b[0m", ansi(fill, white), cell, format(v))
+					fill, white := colourAt(m.colours, v)
+					fmt.Fprintf(w, "%s%*s\x1b[0m", ansi(fill, white), cell, m.format(v))
 				default:
-					fmt.Fprintf(w, "%*s", cell, format(v))
+					fmt.Fprintf(w, "%*s", cell, m.format(v))
 				}
 			}
 			fmt.Fprintln(w)
 		}
 	}
-	fmt.Fprintf(w, "\nmean %s, above zero in %.0f %% of %d cells\n", format(r.MeanDifference), 100*r.Above, len(r.Cells))
 }
 
 // ansi is the escape sequence for black or white text on the nearest colour of
