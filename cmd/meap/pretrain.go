@@ -53,6 +53,11 @@ func pretrain(c *cobra.Command, o *options, flags *runFlags) error {
 	if err := flags.refuse(cfg, model); err != nil {
 		return err
 	}
+	dev, closeDevice, err := setup.Device(cfg.Trainer)
+	if err != nil {
+		return err
+	}
+	defer closeDevice()
 	set, err := prepareData(c, o, cfg, tok)
 	if err != nil {
 		return err
@@ -62,11 +67,6 @@ func pretrain(c *cobra.Command, o *options, flags *runFlags) error {
 		return err
 	}
 	defer data.Close()
-	dev, closeDevice, err := setup.Device(cfg.Trainer)
-	if err != nil {
-		return err
-	}
-	defer closeDevice()
 	run, err := setup.Pretraining(cfg, model, tok, data, dev)
 	if err != nil {
 		return err

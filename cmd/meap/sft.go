@@ -68,15 +68,15 @@ func finetune(c *cobra.Command, o *options, flags *runFlags) error {
 	if err := flags.refuse(cfg, model); err != nil {
 		return err
 	}
-	data, err := setup.OpenDialogues(c.Context(), base, tok)
-	if err != nil {
-		return err
-	}
 	dev, closeDevice, err := setup.Device(cfg.Trainer)
 	if err != nil {
 		return err
 	}
 	defer closeDevice()
+	data, err := setup.OpenDialogues(c.Context(), base, tok)
+	if err != nil {
+		return err
+	}
 	run, err := setup.Finetuning(cfg, base, model, tok, data, dev)
 	if err != nil {
 		return err
