@@ -49,8 +49,11 @@ func (f *configFlags) load(c *cobra.Command) (*config.Config, error) {
 	return &cfg, nil
 }
 
-// name is what the run is called where no output folder is given: the configuration file's name.
+// name is what the run is called where no output folder is given: the configuration file's name, or "default" without one.
 func (f *configFlags) name() string {
+	if f.file == "" {
+		return "default"
+	}
 	base := filepath.Base(f.file)
 	return strings.TrimSuffix(base, filepath.Ext(base))
 }

@@ -9,11 +9,14 @@ import (
 
 	"meap/internal/config"
 	"meap/internal/setup"
+	"meap/pkg/dataset"
 	"meap/pkg/dataset/dialogue"
+	"meap/pkg/tokenizer"
 )
 
 func newSFT(o *options) *cobra.Command {
 	var run runFlags
+	var show int
 	c := &cobra.Command{
 		Use:   "sft",
 		Short: "Fine-tune a model on dialogues, with masked answers",
@@ -31,10 +34,17 @@ and those tokens are learnt. What cannot be used is left out and listed; with sf
 The run's output folder is like pretrain's, and goes on in the same way when it was interrupted.`,
 		Example: `  meap sft --config configs/sft/alpaca.yaml --model runs/quickstart
   meap sft --config configs/sft/alpaca.yaml --model ~/models/TinyLlama --set sft.ratio=0 --output runs/plain
+  meap sft --config configs/sft/chats.yaml --model runs/quickstart --show 2
   meap sft --model runs/quickstart --set data.sources=chats.jsonl --set sft.template=plain --output runs/chats`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if run.file == "" && len(run.set) == 0 {
 				return usagef("sft needs --config FILE; configs/sft/alpaca.yaml is one to start from")
+			}
+			if show < 0 {
+				return usagef("--show counts rows")
+			}
+			if show > 0 {
+				return showRows(c, o, &run, show)
 			}
 			if run.output == "" {
 				run.output = filepath.Join("runs", "sft-"+run.name())
@@ -45,19 +55,12 @@ The run's output folder is like pretrain's, and goes on in the same way when it 
 	run.bind(c, "runs/sft-NAME of the configuration file")
 	c.Flags().StringP("model", "m", "", "folder of the model that is fine-tuned, or of a run that trained it; sets model.path")
 	run.flag(c, "model", "model.path")
+	c.Flags().IntVar(&show, "show", 0, "show this many rows of the first step, decoded, with what is masked and what is learnt, and train nothing")
 	return c
 }
 
 func finetune(c *cobra.Command, o *options, flags *runFlags) error {
-	cfg, err := flags.load(c)
-	if err != nil {
-		return err
-	}
-	base, err := setup.BaseModel(cfg)
-	if err != nil {
-		return err
-	}
-	tok, err := setup.Tokenizer(base)
+	cfg, base, tok, err := openBase(c, flags)
 	if err != nil {
 		return err
 	}
@@ -84,6 +87,46 @@ func finetune(c *cobra.Command, o *options, flags *runFlags) error {
 	listSkipped(c.ErrOrStderr(), data.Report)
 	announce(c.ErrOrStderr(), cfg, model, dev, data.Source.Epochs(cfg.Trainer.LastStep()), describeDialogues(cfg, base, data)...)
 	return flags.train(c, o, run)
+}
+
+// openBase reads the configuration, as it was given and with model.path naming a model folder, and that model's tokenizer.
+func openBase(c *cobra.Command, flags *runFlags) (cfg, base *config.Config, tok tokenizer.Tokenizer, err error) {
+	if cfg, err = flags.load(c); err != nil {
+		return
+	}
+	if base, err = setup.BaseModel(cfg); err != nil {
+		return
+	}
+	tok, err = setup.Tokenizer(base)
+	return
+}
+
+// showRows writes the first rows that a run would train on.
+func showRows(c *cobra.Command, o *options, flags *runFlags, n int) error {
+	cfg, base, tok, err := openBase(c, flags)
+	if err != nil {
+		return err
+	}
+	data, err := setup.OpenDialogues(c.Context(), base, tok)
+	if err != nil {
+		return err
+	}
+	listSkipped(c.ErrOrStderr(), data.Report)
+	var b dataset.Batch
+	if err := data.Source.Collate(1, 0, min(n, cfg.Trainer.RowsPerStep()), &b); err != nil {
+		return err
+	}
+	for _, row := range dialogue.Inspect(&b, tok) {
+		if o.json {
+			err = printJSON(c.OutOrStdout(), row)
+		} else {
+			_, err = fmt.Fprintln(c.OutOrStdout(), row)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // describeDialogues is what announce says about a fine-tuning run's data.

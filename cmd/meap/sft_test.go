@@ -95,6 +95,9 @@ func TestSFT(t *testing.T) {
 	if _, _, stderr := meap(t, command("d", "--model", filepath.Join(dir, "a"), "--set", "sft.template=auto", "--set", "trainer.steps=1")...); !strings.Contains(stderr, "template  model") {
 		t.Errorf("trained from a run's folder:\n%s", stderr)
 	}
+	if out := must(t, command("none", "--show", "1")...); !strings.Contains(out, `"learnt":[{"at":`) || !strings.Contains(out, `\u003c/s\u003e"`) {
+		t.Errorf("--show: %s", out)
+	}
 	for _, c := range []struct {
 		more []string
 		code int
@@ -105,6 +108,7 @@ func TestSFT(t *testing.T) {
 		{[]string{"--set", "sft.ratio=0.2", "--output", filepath.Join(dir, "a")}, exitMisused, "sft.ratio = 0.2, was 0.1"},
 		{[]string{"--set", "sft.rato=0.2"}, exitMisused, "did you mean sft.ratio?"},
 		{[]string{"--set", "trainer.seq=512"}, exitMisused, "trainer.seq = 512"},
+		{[]string{"--show", "-1"}, exitMisused, "--show"},
 		{[]string{"--model", ""}, exitMisused, "--model DIR"},
 		{[]string{"--model", filepath.Join(dir, "none")}, exitMisused, "none"},
 		{[]string{"--set", "data.sources=" + filepath.Join(dir, "none.jsonl")}, exitFailed, "none.jsonl"},

@@ -236,12 +236,12 @@ func TestSplitAndOrderOfCallsChangeNothing(t *testing.T) {
 	}
 }
 
-func TestInspectShowsWhatMasksHide(t *testing.T) {
-	o := options(t, Config{Copies: CopiesRows, Ratio: 0.1}, 32)
+func TestInspect(t *testing.T) {
+	o := options(t, Config{Copies: CopiesRows, Ratio: 0.1}, 11)
 	b := collate(t, source(t, examples(t, o, say("hi", "A")), o, 1), 1, 0, 1)
-	text := dataset.Inspect(b, tokenizer.ByteLevel{})[0].String()
-	if !strings.Contains(text, `hidden: 9:"A"`) {
-		t.Errorf("masks are shown as\n%s", text)
+	text := Inspect(b, tokenizer.ByteLevel{})[0].String()
+	if want := "hidden: 9:\"A\"\nlearnt: 3:\"A</s>\" 8:\"A\"\n"; !strings.HasSuffix(text, want) {
+		t.Errorf("the row is shown as\n%s\nwant it to end with\n%s", text, want)
 	}
 }
 
