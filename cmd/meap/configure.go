@@ -22,7 +22,7 @@ type configFlags struct {
 
 // bind adds --config and --set to a command, and lets the flags named here set keys of the configuration.
 func (f *configFlags) bind(c *cobra.Command) {
-	c.Flags().StringVarP(&f.file, "config", "c", "", "YAML file with the configuration; `meap config` lists its keys")
+	c.Flags().StringVarP(&f.file, "config", "c", "", "YAML file with the configuration (meap config lists its keys)")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "set a key of the configuration: section.key=value (repeat for more)")
 	f.keys = map[string]*pflag.Flag{}
 }
