@@ -84,7 +84,7 @@ func (f *needleFlags) run(c *cobra.Command, o *options) error {
 	}
 	hay, err := eval.FindHaystack(f.haystack, f.cfg.Seed)
 	if err != nil {
-		return err
+		return usagef("%v", err)
 	}
 	var needles []*eval.Needle
 	ends := make([][]int32, len(models))
@@ -95,7 +95,7 @@ func (f *needleFlags) run(c *cobra.Command, o *options) error {
 		if f.cfg.Chat != "" {
 			render, end, err := setup.ChatRenderer(f.cfg.Chat, m.Dir, m.Tokenizer)
 			if err != nil {
-				return fmt.Errorf("--chat: %w", err)
+				return usagef("--chat %s: %v", f.cfg.Chat, err)
 			}
 			cfgs[i].Render, ends[i] = render, []int32{end}
 		}
@@ -115,7 +115,7 @@ func (f *needleFlags) run(c *cobra.Command, o *options) error {
 		cfgs[i].Lengths = f.cfg.Lengths
 		n, err := eval.NewNeedle(cfgs[i], m.Tokenizer, hay, m.Config.MaxSeq)
 		if err != nil {
-			return err
+			return usagef("%v", err)
 		}
 		needles = append(needles, n)
 	}
@@ -163,7 +163,7 @@ func (f *needleFlags) configure() error {
 	case f.cases != "":
 		var err error
 		if f.cfg.Cases, err = eval.ReadNeedles(f.cases); err != nil {
-			return err
+			return usagef("%v", err)
 		}
 	case own && (len(f.one.Needles) == 0 || f.one.Question == "" || f.one.Answer == ""):
 		return usagef("--needle, --question and --answer belong together: give all three")

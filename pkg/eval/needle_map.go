@@ -118,7 +118,11 @@ func maps(results []*NeedleResult, info metricInfo) []needleMap {
 				m.grid[i][j] = second.grid[i][j] - first.grid[i][j]
 			}
 		}
-		m.scale = differences(greatest(m.grid), info.unit)
+		unit := info.unit
+		if info.share {
+			unit = "points" // a difference of percentages is no percentage
+		}
+		m.scale = differences(greatest(m.grid), unit)
 		m.cell = func(i, j int) string {
 			return first.format(first.grid[i][j]) + " and " + second.format(second.grid[i][j])
 		}

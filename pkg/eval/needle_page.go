@@ -23,7 +23,14 @@ func (r *Report) needlePage(d *pageData) error {
 		d.Answers = append(d.Answers, n.answers())
 	}
 	d.NeedleFacts = r.Needle[0].facts()
+	first := r.Metric.shown(r.Needle)
+	order := []metricInfo{first}
 	for _, info := range metrics {
+		if info.Metric != first.Metric {
+			order = append(order, info)
+		}
+	}
+	for _, info := range order {
 		p := pageMetric{Title: info.title, Unit: info.unit, Share: info.share}
 		all := maps(r.Needle, info)
 		for _, m := range all {

@@ -18,8 +18,8 @@ type NeedleScores struct {
 	// LogPWith is the expected answer's after the prompt, LogPWithout after the
 	// same prompt with as much more text in the needle's place. Difference is
 	// LogPWith - LogPWithout: how many nats of evidence for the answer the model
-	// takes from the needle. No other project measures this; it tells models
-	// apart that are too small to answer.
+	// takes from the needle. This is a measure of our own; it tells models apart
+	// that are too small to answer.
 	LogPWith           float64 `json:"logp_with"`
 	LogPWithout        float64 `json:"logp_without"`
 	Difference         float64 `json:"difference"`
