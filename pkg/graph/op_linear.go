@@ -8,7 +8,7 @@ type Precision uint8
 const (
 	// FP32 multiplies the operands as they are.
 	FP32 Precision = iota
-	// BF16 rounds both operands to bfloat16 (nearest, ties to even) and sums in fp32, as autocast does.
+	// BF16Operands rounds both operands to bfloat16 (nearest, ties to even) and sums in fp32, as autocast does.
 	BF16Operands
 )
 

@@ -52,6 +52,23 @@ func TestAccumulateIsFused(t *testing.T) {
 	}
 }
 
+// A gradient that no longer has a buffer of its own may be larger than the whole arena: few tokens, large vocabulary.
+func TestFusedGradientLargerThanTheArena(t *testing.T) {
+	n := newNet(graph.F64)
+	x, dy := n.input("x", 1, 1, 2), n.input("dy", 1, 1, 500)
+	sum := n.Accumulate(n.input("sum", 1, 500, 2), n.Apply(graph.LinearDW{}, dy, x))
+	p := n.compile(t, graph.Options{}, sum)
+	if p.Arena != 0 {
+		t.Errorf("the arena has %d bytes, want none", p.Arena)
+	}
+	run(t, p)
+	want := slices.Clone(n.feed["sum"].([]float64))
+	for i := range want {
+		want[i] += n.feed["dy"].([]float64)[i/2] * n.feed["x"].([]float64)[i%2]
+	}
+	closeTo(t, "sum", read(p.Output(sum)), want, 1e-12)
+}
+
 func TestAccumulateThatCannotBeFused(t *testing.T) {
 	n := newNet(graph.F64)
 	x, w, dy := n.input("x", 1, 3, 4), n.input("w", 1, 5, 4), n.input("dy", 1, 3, 5)

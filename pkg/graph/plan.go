@@ -11,8 +11,8 @@ type Plan struct {
 	Unshared int    // what they would need if no two shared memory
 	Inputs   []Desc // the inputs, in the order of Names
 	Names    []string
-	Kernels  int // operators per run
-	offset   []int
+	Kernels  int   // operators per run
+	offset   []int // by value: its place in the arena, -1 for what no instruction makes (any more)
 }
 
 // InputBytes returns the bytes of all inputs together.
@@ -30,7 +30,7 @@ func (l *lowered) plan() *Plan {
 	p := &Plan{offset: make([]int, len(l.values)), Kernels: len(l.instrs)}
 	first, last := make([]int, len(l.values)), make([]int, len(l.values))
 	for v := range first {
-		first[v], last[v] = -1, -1
+		first[v], last[v], p.offset[v] = -1, -1, -1
 	}
 	for i, in := range l.instrs {
 		for _, v := range in.out {

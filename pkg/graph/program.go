@@ -79,6 +79,7 @@ func (b *Builder) Compile(dev Device, o Options, roots ...*Node) (*Program, erro
 	buffers := make([]Buffer, len(l.values))
 	for v, val := range l.values {
 		switch {
+		case val.planned() && p.offset[v] < 0: // a gradient that is added to its accumulator directly
 		case val.planned():
 			buffers[v] = arena.At(p.offset[v], val.desc)
 		case val.constant != nil:
