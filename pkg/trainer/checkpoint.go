@@ -167,7 +167,7 @@ func (s *Store) Recover() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("clean up checkpoints: %w", err)
+		return fmt.Errorf("clean up checkpoints: %w; mend it, or choose another --output", err)
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
@@ -207,11 +207,12 @@ func (s *Store) List() ([]Checkpoint, error) {
 }
 
 // Latest returns the checkpoint to resume from: the one that `latest` names, and where that file is missing or names a folder that
-// is not there, the one of the highest step. It is ErrNoCheckpoint that says there is none.
+// is not there, the one of the highest step. It is ErrNoCheckpoint that says there never was one; where `latest` says that there was,
+// a run that started anew would write over its records, so that is another error.
 func (s *Store) Latest() (dir string, step int64, err error) {
 	text, err := os.ReadFile(filepath.Join(s.dir, latestFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", 0, fmt.Errorf("find the latest checkpoint: %w", err)
+		return "", 0, fmt.Errorf("find the latest checkpoint: %w; mend it, or choose another --output", err)
 	}
 	name := strings.TrimSpace(string(text))
 	if step, ok := stepOf(name); ok && isDir(filepath.Join(s.dir, name)) {
@@ -220,6 +221,10 @@ func (s *Store) Latest() (dir string, step int64, err error) {
 	all, err := s.List()
 	if err != nil {
 		return "", 0, err
+	}
+	if len(all) == 0 && name != "" {
+		return "", 0, fmt.Errorf("%s names %s, which is not there, and there is no other checkpoint: put it back, or choose another --output",
+			filepath.Join(s.dir, latestFile), name)
 	}
 	if len(all) == 0 {
 		return "", 0, fmt.Errorf("%w in %s", ErrNoCheckpoint, s.dir)

@@ -59,6 +59,18 @@ func expectLatest(t *testing.T, s *Store, step int64, text string) {
 	}
 }
 
+// A run whose checkpoints were taken away is not taken for one that has none yet: starting anew would cut its records.
+func TestStoreMissesWhatLatestNames(t *testing.T) {
+	s := NewStore(t.TempDir(), 2)
+	mustWrite(t, s, 5, "x")
+	if err := os.RemoveAll(filepath.Join(s.dir, stepName(5))); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Latest(); err == nil || errors.Is(err, ErrNoCheckpoint) || !strings.Contains(err.Error(), stepName(5)) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestStoreWritesAndRotates(t *testing.T) {
 	s := NewStore(filepath.Join(t.TempDir(), "a", "run"), 2)
 	if _, _, err := s.Latest(); !errors.Is(err, ErrNoCheckpoint) {

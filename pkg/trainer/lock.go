@@ -1,7 +1,9 @@
 package trainer
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,11 +40,14 @@ type Lock struct {
 // LockOutput locks a run's output folder, which is created where it is missing. It does not wait: a folder in use is a *LockedError.
 func LockOutput(output string) (*Lock, error) {
 	if err := os.MkdirAll(output, 0o755); err != nil {
-		return nil, fmt.Errorf("create the output folder: %w", durable.DescribeDiskFull(err, output))
+		return nil, fmt.Errorf("create the output folder: %w; name a folder that can be written with --output", durable.DescribeDiskFull(err, output))
 	}
 	path := filepath.Join(output, lockFile)
 	l := flock.New(path, flock.SetPermissions(0o644))
 	locked, err := l.TryLock()
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("output folder %s cannot be written: %w; change its permissions, or choose another --output", output, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock output folder %s (does its file system support locks? if not, choose another --output): %w", output, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -212,7 +213,11 @@ func (l *loop) interrupted() error {
 			return err
 		}
 	}
-	return fmt.Errorf("%w after step %d; the same command continues from there", ErrInterrupted, l.done)
+	how := "the same command"
+	if l.Resume != "" && l.Resume != ResumeAuto {
+		how = "the same command with --resume auto"
+	}
+	return fmt.Errorf("%w after step %d; %s continues from there", ErrInterrupted, l.done, how)
 }
 
 // report passes on the results that are there, or with flush those of all steps queued so far.
@@ -351,10 +356,12 @@ func (l *loop) save() error {
 // ModelDir returns the model folder that a path means: the path itself where it is one, or the newest checkpoint of a run's
 // output folder.
 func ModelDir(path string) (string, error) {
-	if dir, _, err := NewStore(path, 0).Latest(); err == nil {
-		return dir, nil
-	} else if !errors.Is(err, ErrNoCheckpoint) {
-		return "", err
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return "", fmt.Errorf("find the model: %s is a file; name the folder that holds it, or a run's output folder", path)
 	}
-	return path, nil
+	dir, _, err := NewStore(path, 0).Latest()
+	if errors.Is(err, ErrNoCheckpoint) {
+		return path, nil
+	}
+	return dir, err
 }

@@ -474,6 +474,13 @@ func TestResumeCheckpointOfAnotherFolder(t *testing.T) {
 		t.Error("other weights")
 	}
 
+	// Where a run is already, another run's checkpoint would cost it its own.
+	before := snapshot(t, output)
+	r, _ = tinyRun(t, output, func(r *Run) { r.Resume = filepath.Join(wantOutput, checkpointsDir, stepName(10)) })
+	if err := r.Train(context.Background()); !errors.As(err, new(*HoldsRunError)) || !reflect.DeepEqual(snapshot(t, output), before) {
+		t.Errorf("a checkpoint of another run in the folder of a run: %v", err)
+	}
+
 	r, _ = tinyRun(t, output, func(r *Run) { r.Resume = filepath.Join(output, "nothing") })
 	if err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "is not the folder of a checkpoint") {
 		t.Errorf("a folder that is not there: %v", err)

@@ -19,18 +19,27 @@ const (
 	ResumeOff  = "off"  // start anew; refuse an output folder that holds a run
 )
 
-// HoldsRunError refuses to start anew in a folder that holds a run.
+// HoldsRunError refuses a run in a folder that holds another one.
 type HoldsRunError struct{ Output string }
 
 func (e *HoldsRunError) Error() string {
 	return fmt.Sprintf("output folder %s already holds a run: continue it with --resume auto, or choose another --output", e.Output)
 }
 
-// CheckResume refuses to start anew (ResumeOff) in an output folder that holds a run. Train does so too; a command may want to
-// know before it prepares data.
+// CheckResume refuses to start anew (ResumeOff), or from another run's checkpoint, in an output folder that holds a run: its later
+// checkpoints and records would be removed. Train does so too; a command may want to know before it prepares data.
 func CheckResume(output, resume string) error {
-	if resume != ResumeOff {
+	switch resume {
+	case ResumeAuto, "":
 		return nil
+	case ResumeOff:
+	default:
+		if _, err := os.Stat(filepath.Join(resume, StateFile)); err != nil {
+			return fmt.Errorf("--resume %s is not the folder of a checkpoint (auto, off, or a folder such as OUTPUT/checkpoints/step-00000100): %w", resume, err)
+		}
+		if sameFile(filepath.Dir(filepath.Clean(resume)), filepath.Join(output, checkpointsDir)) {
+			return nil
+		}
 	}
 	holds, err := HoldsRun(output)
 	if err == nil && holds {
@@ -59,10 +68,13 @@ func removeTemporary(output string) error {
 
 // resumePoint finds the checkpoint to go on from, nil for a fresh start, and refuses one of another run's configuration.
 func (r *Run) resumePoint(store *Store) (*Checkpoint, error) {
+	if err := CheckResume(r.Output, r.Resume); err != nil {
+		return nil, err
+	}
 	var from Checkpoint
 	switch r.Resume {
 	case ResumeOff:
-		return nil, CheckResume(r.Output, r.Resume)
+		return nil, nil
 	case ResumeAuto, "":
 		dir, step, err := store.Latest()
 		if errors.Is(err, ErrNoCheckpoint) {
@@ -76,9 +88,6 @@ func (r *Run) resumePoint(store *Store) (*Checkpoint, error) {
 		from.Dir = r.Resume
 	}
 	state, err := ReadState(from.Dir)
-	if errors.Is(err, fs.ErrNotExist) && r.Resume == from.Dir {
-		return nil, fmt.Errorf("--resume %s is not the folder of a checkpoint (auto, off, or a folder such as OUTPUT/checkpoints/step-00000100): %w", r.Resume, err)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +132,7 @@ func (l *loop) weights(from *Checkpoint) (*transformer.Weights, error) {
 	}
 	w, err := transformer.Load(from.Dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; %s", err, otherCheckpoint)
 	}
 	if w.Config != l.Model {
 		return nil, fmt.Errorf("checkpoint %s holds another model than the configuration asks for (%+v, not %+v): change model.* back, or start anew in another --output",
@@ -139,7 +148,7 @@ func (l *loop) loadMoments(dir string) error {
 		err = l.stepper.SetMoments(tensors)
 	}
 	if err != nil {
-		return fmt.Errorf("read the optimiser's state %s: %w; name an earlier checkpoint with --resume DIR", path, err)
+		return fmt.Errorf("read the optimiser's state %s: %w; %s", path, err, otherCheckpoint)
 	}
 	return nil
 }

@@ -21,6 +21,9 @@ const (
 	stateVersion = 1
 )
 
+// otherCheckpoint is what people can do about a damaged one.
+const otherCheckpoint = "name another checkpoint with --resume DIR, or start anew in another --output"
+
 // State is trainer.json: what a run needs beside weights and moments to go on exactly where it was. Order of rows and masks come from
 // counter-based generators, so the seed and the number of steps done are their whole state.
 type State struct {
@@ -61,12 +64,11 @@ func ReadState(dir string) (State, error) {
 	path := filepath.Join(dir, StateFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return State{}, fmt.Errorf("read the training state: %w", err)
+		return State{}, fmt.Errorf("read the training state: %w; %s", err, otherCheckpoint)
 	}
 	state, err := parseState(data)
 	if err != nil {
-		return State{}, fmt.Errorf("read the training state %s: %w; name another checkpoint with --resume DIR, or start anew in another --output",
-			path, err)
+		return State{}, fmt.Errorf("read the training state %s: %w; %s", path, err, otherCheckpoint)
 	}
 	return state, nil
 }
