@@ -17,6 +17,20 @@ import (
 	"meap/pkg/transformer"
 )
 
+// checkedWriter remembers the first error of writing, so that commands may print without looking at each line's.
+type checkedWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *checkedWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
+}
+
 // printJSON writes one object on one line.
 func printJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 

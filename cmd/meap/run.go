@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,8 +22,8 @@ type runFlags struct {
 // bind adds the flags to a command; where says in words which folder is the default of --output.
 func (f *runFlags) bind(c *cobra.Command, where string) {
 	f.configFlags.bind(c)
-	c.Flags().StringVarP(&f.output, "output", "o", "", "folder of the run (default "+where+")")
-	c.Flags().StringVar(&f.resume, "resume", trainer.ResumeAuto, "auto: continue the run in --output, or start one; off: only start; or a checkpoint's folder")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "folder `DIR` of the run (default "+where+")")
+	c.Flags().StringVar(&f.resume, "resume", trainer.ResumeAuto, "auto: continue the run in --output, or start one; off: only start; or `DIR`, a checkpoint's folder")
 	c.Flags().String("device", "auto", "where to train: auto, cpu, cuda or cuda:N")
 	f.flag(c, "device", "trainer.device")
 }
@@ -46,7 +48,10 @@ func (f *runFlags) train(c *cobra.Command, o *options, run *trainer.Run) error {
 	} else {
 		run.Reporter = trainer.NewProgress(c.ErrOrStderr())
 	}
-	if err := run.Train(c.Context()); err != nil {
+	// A reader of standard output that goes away (| head) interrupts the run, which saves; by default it would kill the process.
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGPIPE)
+	defer stop()
+	if err := run.Train(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "done: %s\n", f.output)
