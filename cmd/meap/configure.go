@@ -22,8 +22,8 @@ type configFlags struct {
 
 // bind adds --config and --set to a command, and lets the flags named here set keys of the configuration.
 func (f *configFlags) bind(c *cobra.Command) {
-	c.Flags().StringVarP(&f.file, "config", "c", "", "YAML file with the configuration (meap config lists its keys)")
-	c.Flags().StringArrayVar(&f.set, "set", nil, "set a key of the configuration: section.key=value (repeat for more)")
+	c.Flags().StringVarP(&f.file, "config", "c", "", "YAML `FILE` with the configuration; meap config lists its keys")
+	c.Flags().StringArrayVar(&f.set, "set", nil, "set a key of the configuration: `section.key=value` (repeat for more)")
 	f.keys = map[string]*pflag.Flag{}
 }
 
@@ -55,7 +55,10 @@ func (f *configFlags) name() string {
 		return "default"
 	}
 	base := filepath.Base(f.file)
-	return strings.TrimSuffix(base, filepath.Ext(base))
+	if name := strings.TrimSuffix(base, filepath.Ext(base)); name != "" {
+		return name
+	}
+	return "unnamed" // no file, or one called .yaml: the folder of all runs is not a run's
 }
 
 func newConfig(o *options) *cobra.Command {
