@@ -78,20 +78,33 @@ func generate(c *cobra.Command, o *options, m *setup.Trained, prompt string, noB
 	w := c.OutOrStdout()
 	var written []int32
 	printed := 0
+	show := func(text []byte) {
+		if !o.json {
+			w.Write(text) // run reports what could not be written
+		}
+	}
+	begun := false
+	begin := func() {
+		if !begun {
+			show([]byte(prompt))
+		}
+		begun = true
+	}
 	emit := func(_ int, id int32) {
+		begin() // a prompt that is refused is not printed
 		// Of the whole continuation only what is new is printed: a token's text may depend on the ones before it.
 		written = append(written, id)
-		if text := tok.Decode(written); !o.json && len(text) > printed {
-			fmt.Fprintf(w, "%s", text[printed:])
+		if text := tok.Decode(written); len(text) > printed {
+			show(text[printed:])
 			printed = len(text)
 		}
 	}
-	if !o.json {
-		fmt.Fprint(w, prompt)
-	}
 	out, err := g.Generate(c.Context(), [][]int32{ids}, s, emit)
-	if !o.json {
-		fmt.Fprintln(w)
+	if err == nil {
+		begin()
+	}
+	if begun {
+		show([]byte{'\n'})
 	}
 	if err != nil {
 		return err
