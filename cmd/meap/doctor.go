@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os/exec"
 	"runtime"
 	"strings"
 	"text/tabwriter"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meap/internal/setup"
+	"meap/pkg/dataset"
 	"meap/pkg/graph/cpu"
 )
 
@@ -25,8 +25,8 @@ func newDoctor(o *options) *cobra.Command {
 			}
 			memory := setup.MachineMemory()
 			goroot := "not found: configs/quickstart.yaml needs a Go distribution's source; install Go or set GOROOT"
-			if out, err := exec.CommandContext(c.Context(), "go", "env", "GOROOT").Output(); err == nil {
-				goroot = strings.TrimSpace(string(out))
+			if path, err := dataset.ExpandPath("$GOROOT"); err == nil {
+				goroot = path
 			}
 			cuda := "this program was built for the CPU only"
 			if o.json {
