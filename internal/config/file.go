@@ -75,6 +75,9 @@ func yamlError(path string, err error) error {
 			place += ":" + m[1]
 		}
 	}
+	if strings.Contains(text, "cannot start any token") {
+		text += " (a tab? YAML is indented with spaces)"
+	}
 	return fmt.Errorf("%s: not valid YAML: %s", place, text)
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -34,6 +36,9 @@ func FindModel(path, ropeScaling string) (*ModelFolder, error) {
 		return nil, err
 	}
 	c, err := transformer.LoadConfig(dir)
+	if errors.Is(err, fs.ErrNotExist) && dir == path {
+		return nil, fmt.Errorf("%w; name a model folder, or the output folder of a run that has saved a checkpoint", err)
+	}
 	if err != nil {
 		return nil, err
 	}

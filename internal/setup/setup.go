@@ -4,6 +4,7 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -138,6 +139,9 @@ type Data struct {
 
 // PrepareData tokenises and packs the sources where that has not been done before.
 func PrepareData(ctx context.Context, c *config.Config, tok tokenizer.Tokenizer, progress func(dataset.Progress)) (*dataset.Set, error) {
+	if len(c.Data.Sources) == 0 {
+		return nil, &config.Error{Problems: []error{errors.New("data.sources = []: name at least one file, folder or pattern that holds text")}}
+	}
 	return dataset.Prepare(ctx, c.Data, tok, dataset.Options{Workers: c.Trainer.Threads, Progress: progress})
 }
 
