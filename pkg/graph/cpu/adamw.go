@@ -22,7 +22,7 @@ func (k *Kernels) AdamW(p, g, m, v []float32, s AdamWStep) {
 		float32(s.LearningRate * s.Correct1), float32(s.Correct2), float32(s.Epsilon),
 	}
 	decay := s.LearningRate * s.WeightDecay
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		adamWAVX512(&vecArgs{a: ptr(p), b: ptr(g), c: ptr(m), d: ptr(v), n: int64(len(p)), s: f, sum: decay})
 	case AVX2:

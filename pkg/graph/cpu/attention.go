@@ -239,15 +239,9 @@ func (w *attentionScratch) setRanges(c *attentionCall, b, r0, rows, j0, cols int
 
 // packAll packs count rows (or columns, if along is false) of x to panels that
 // begin stride floats apart.
-func (t *tiles) packAll(dst []float32, stride int, x []float32, ld int, along bool, width, count, kn int) {
+func (t *tiles) packAll(dst []float32, of side, stride int, x []float32, ld int, along bool, count, kn int) {
+	width := t.width(of)
 	for p := 0; p*width < count; p++ {
-		t.pack(dst[p*stride:], x, ld, along, width, p*width, min(width, count-p*width), 0, kn)
-	}
-}
-
-// mulPanel multiplies one panel of A with the panels of B that cover cols columns.
-func (t *tiles) mulPanel(c []float32, ldc int, a, b []float32, stride, lanes, rows, cols int, acc bool) {
-	for p := 0; p*t.nr < cols; p++ {
-		t.mul(c[p*t.nr:], ldc, a, b[p*stride:], lanes, rows, min(t.nr, cols-p*t.nr), acc)
+		t.pack(dst[p*stride:], of, x, ld, along, p*width, min(width, count-p*width), 0, kn)
 	}
 }

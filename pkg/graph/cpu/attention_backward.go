@@ -85,9 +85,9 @@ func (a *attention) packBackward(item, _ int) {
 		cols := min(tileKeys, a.Keys-j0)
 		k, ld := a.keyRows(a.keys, b, kvHead, j0)
 		v, _ := a.keyRows(a.values, b, kvHead, j0)
-		a.packAll(to.k, a.keyPanel, k, ld, true, a.nr, cols, a.HeadDim)
-		a.packAll(to.v, a.keyPanel, v, ld, true, a.nr, cols, a.HeadDim)
-		a.packAll(to.kCols, a.overKeys, k, ld, false, a.nr, a.HeadDim, cols)
+		a.packAll(to.k, right, a.keyPanel, k, ld, true, cols, a.HeadDim)
+		a.packAll(to.v, right, a.keyPanel, v, ld, true, cols, a.HeadDim)
+		a.packAll(to.kCols, right, a.overKeys, k, ld, false, a.HeadDim, cols)
 		return
 	}
 	g, i := (item-a.keyBlocks)/a.queryBlocks, (item-a.keyBlocks)%a.queryBlocks
@@ -97,10 +97,10 @@ func (a *attention) packBackward(item, _ int) {
 	q, ld := a.queryRows(a.q, b, head, r0)
 	dout, _ := a.queryRows(a.dout, b, head, r0)
 	out, _ := a.queryRows(a.out, b, head, r0)
-	a.packAll(to.q, a.queryPanel, q, ld, true, a.mr, rows, a.HeadDim)
-	a.packAll(to.dout, a.queryPanel, dout, ld, true, a.mr, rows, a.HeadDim)
-	a.packAll(to.qCols, a.overQueries, q, ld, false, a.nr, a.HeadDim, rows)
-	a.packAll(to.doutCols, a.overQueries, dout, ld, false, a.nr, a.HeadDim, rows)
+	a.packAll(to.q, left, a.queryPanel, q, ld, true, rows, a.HeadDim)
+	a.packAll(to.dout, left, a.queryPanel, dout, ld, true, rows, a.HeadDim)
+	a.packAll(to.qCols, right, a.overQueries, q, ld, false, a.HeadDim, rows)
+	a.packAll(to.doutCols, right, a.overQueries, dout, ld, false, a.HeadDim, rows)
 	delta := a.delta[(pair*a.group+g)*a.Queries+r0:]
 	for r := range rows {
 		delta[r] = float32(a.k.Dot(dout[r*ld:][:a.HeadDim], out[r*ld:]))
@@ -181,8 +181,8 @@ func (a *attention) backwardTile(w *attentionScratch, pair, g, i, j int, toKeys,
 		n := min(a.mr, rows-r)
 		seen := a.colsSeen(b, r0+r+n-1, j0, cols)
 		at := r / a.mr * a.queryPanel
-		a.mulPanel(w.s[r*tileKeys:], tileKeys, queries.q[at:], keys.k, a.keyPanel, lanes, n, seen, false)
-		a.mulPanel(w.dp[r*tileKeys:], tileKeys, queries.dout[at:], keys.v, a.keyPanel, lanes, n, seen, false)
+		a.mul(w.s[r*tileKeys:], tileKeys, queries.q[at:], 0, keys.k, a.keyPanel, lanes, n, seen, false)
+		a.mul(w.dp[r*tileKeys:], tileKeys, queries.dout[at:], 0, keys.v, a.keyPanel, lanes, n, seen, false)
 	}
 	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
 	lse := a.lse[(b*a.Heads+head)*a.Queries+r0:]
@@ -201,8 +201,8 @@ func (a *attention) backwardTile(w *attentionScratch, pair, g, i, j int, toKeys,
 	for r := 0; r < rows; r += a.mr {
 		n := min(a.mr, rows-r)
 		if seen := a.colsSeen(b, r0+r+n-1, j0, cols); seen > 0 {
-			a.pack(w.panel, w.dp, tileKeys, true, a.mr, r, n, 0, seen)
-			a.mulPanel(dq[r*ld:], ld, w.panel, keys.kCols, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
+			a.pack(w.panel, left, w.dp, tileKeys, true, r, n, 0, seen)
+			a.mul(dq[r*ld:], ld, w.panel, 0, keys.kCols, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
 		}
 	}
 }
@@ -213,9 +213,9 @@ func (a *attention) backwardTile(w *attentionScratch, pair, g, i, j int, toKeys,
 func (a *attention) addTransposed(y []float32, ld int, w *attentionScratch, s, x []float32, r0, rows, j0, cols int) {
 	for c := 0; c < cols; c += a.mr {
 		n := min(a.mr, cols-c)
-		skip := max(0, j0+c-r0) / a.perLane()
+		skip := max(0, j0+c-r0) / a.perLane() / a.step * a.step
 		from := skip * a.perLane()
-		a.pack(w.panel, s, tileKeys, false, a.mr, c, n, from, rows-from)
-		a.mulPanel(y[c*ld:], ld, w.panel, x[skip*a.nr:], a.overQueries, a.lanes(rows-from), n, a.HeadDim, true)
+		a.pack(w.panel, left, s, tileKeys, false, c, n, from, rows-from)
+		a.mul(y[c*ld:], ld, w.panel, 0, x[skip*a.nr:], a.overQueries, a.lanes(rows-from), n, a.HeadDim, true)
 	}
 }

@@ -38,9 +38,9 @@ func (a *attention) packForward(item, _ int) {
 	}
 	keys, values := a.forwardBlock(pair, j)
 	x, ld := a.keyRows(a.keys, b, kvHead, j0)
-	a.packAll(keys, a.keyPanel, x, ld, true, a.nr, cols, a.HeadDim)
+	a.packAll(keys, right, a.keyPanel, x, ld, true, cols, a.HeadDim)
 	x, ld = a.keyRows(a.values, b, kvHead, j0)
-	a.packAll(values, a.overKeys, x, ld, false, a.nr, a.HeadDim, cols)
+	a.packAll(values, right, a.overKeys, x, ld, false, a.HeadDim, cols)
 }
 
 // forwardItem computes one block of queries of one head, or of all heads of a
@@ -60,7 +60,7 @@ func (a *attention) forwardItem(item, worker int) {
 
 	w := &a.work[worker]
 	x, ld := a.queryRows(a.q, b, head, r0)
-	a.packAll(w.q, a.queryPanel, x, ld, true, a.mr, rows, a.HeadDim)
+	a.packAll(w.q, left, a.queryPanel, x, ld, true, rows, a.HeadDim)
 	clear(w.out)
 	clear(w.sum)
 	for r := range rows {
@@ -91,7 +91,7 @@ func (a *attention) forwardTile(w *attentionScratch, pair, b, r0, rows, j int) {
 	lanes := a.lanes(a.HeadDim)
 	for r := 0; r < rows; r += a.mr {
 		n := min(a.mr, rows-r)
-		a.mulPanel(w.s[r*tileKeys:], tileKeys, w.q[r/a.mr*a.queryPanel:], keys, a.keyPanel, lanes, n,
+		a.mul(w.s[r*tileKeys:], tileKeys, w.q[r/a.mr*a.queryPanel:], 0, keys, a.keyPanel, lanes, n,
 			a.colsSeen(b, r0+r+n-1, j0, cols), false)
 	}
 	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
@@ -102,8 +102,8 @@ func (a *attention) forwardTile(w *attentionScratch, pair, b, r0, rows, j int) {
 		if seen == 0 {
 			continue
 		}
-		a.pack(w.panel, w.s, tileKeys, true, a.mr, r, n, 0, seen)
-		a.mulPanel(w.out[r*a.width:], a.width, w.panel, values, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
+		a.pack(w.panel, left, w.s, tileKeys, true, r, n, 0, seen)
+		a.mul(w.out[r*a.width:], a.width, w.panel, 0, values, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
 	}
 }
 

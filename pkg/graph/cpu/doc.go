@@ -2,7 +2,7 @@
 // element-wise and row-wise kernels of a Transformer, on slices of float32.
 //
 // Every kernel exists as plain Go, which is its specification and serves every
-// processor, and for amd64 also as machine code for AVX2 and AVX-512. That code
+// processor, and for amd64 also as machine code for AVX2, AVX-512 and AMX. That code
 // is written in C under csrc/ and translated by gen/main.go to the committed
 // assembly files, so that building the package needs no C compiler.
 //

@@ -3,7 +3,7 @@ package cpu
 // Axpy computes y += alpha x. y must be at least as long as x.
 func (k *Kernels) Axpy(y []float32, alpha float32, x []float32) {
 	y = y[:len(x)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		axpyAVX512(&vecArgs{a: ptr(x), b: ptr(y), n: int64(len(x)), s: [8]float32{alpha}})
 	case AVX2:
@@ -18,7 +18,7 @@ func (k *Kernels) Axpy(y []float32, alpha float32, x []float32) {
 // Add computes dst = x + y for vectors of the length of dst. dst may be x or y.
 func (k *Kernels) Add(dst, x, y []float32) {
 	x, y = x[:len(dst)], y[:len(dst)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		addAVX512(&vecArgs{a: ptr(x), b: ptr(y), c: ptr(dst), n: int64(len(dst))})
 	case AVX2:
@@ -33,7 +33,7 @@ func (k *Kernels) Add(dst, x, y []float32) {
 // Scale computes dst = alpha x for vectors of the length of dst. dst may be x.
 func (k *Kernels) Scale(dst []float32, alpha float32, x []float32) {
 	x = x[:len(dst)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		scaleAVX512(&vecArgs{a: ptr(x), b: ptr(dst), n: int64(len(dst)), s: [8]float32{alpha}})
 	case AVX2:
@@ -49,7 +49,7 @@ func (k *Kernels) Scale(dst []float32, alpha float32, x []float32) {
 // long as x.
 func (k *Kernels) Dot(x, y []float32) float64 {
 	y = y[:len(x)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		a := vecArgs{a: ptr(x), b: ptr(y), n: int64(len(x))}
 		dotAVX512(&a)

@@ -17,9 +17,10 @@ const (
 	Generic ISA = iota // plain Go
 	AVX2               // AVX2 and FMA; bf16 products round their operands and multiply in fp32
 	AVX512             // AVX-512 F, BW, DQ, VL; bf16 products by VDPBF16PS where that is faster
+	AMX                // AVX-512, and bf16 products by AMX tiles; Linux only
 )
 
-var isaNames = []string{Generic: "generic", AVX2: "avx2", AVX512: "avx512"}
+var isaNames = []string{Generic: "generic", AVX2: "avx2", AVX512: "avx512", AMX: "amx"}
 
 func (i ISA) String() string {
 	if i < 0 || int(i) >= len(isaNames) {
@@ -36,8 +37,11 @@ var nativeBF16 = cpu.X86.HasAVX512BF16 && !cpu.X86.HasAMXBF16
 // DetectISA returns the highest level that this processor and operating system run.
 func DetectISA() ISA {
 	x := &cpu.X86
+	avx512 := x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasFMA
 	switch {
-	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasFMA:
+	case avx512 && hasAMX():
+		return AMX
+	case avx512:
 		return AVX512
 	case x.HasAVX2 && x.HasFMA:
 		return AVX2

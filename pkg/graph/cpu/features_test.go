@@ -15,7 +15,7 @@ func TestParseISA(t *testing.T) {
 			t.Errorf("ParseISA(%q) = %v, %v", name, isa, err)
 		}
 	}
-	for _, isa := range []ISA{Generic, AVX2, AVX512} {
+	for _, isa := range []ISA{Generic, AVX2, AVX512, AMX} {
 		got, err := ParseISA(isa.String())
 		if isa <= DetectISA() {
 			if err != nil || got != isa {

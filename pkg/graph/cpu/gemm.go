@@ -4,13 +4,13 @@ package cpu
 // (blockLanes x a few hundred columns) stays in the L2 cache while panels of A
 // pass through L1.
 const (
-	blockLanes   = 384  // lanes along the sum per pass over C; a multiple of 16
-	packedBlocks = 4    // blocks along the sum that are packed at a time
-	packedRows   = 4088 // rows of A packed at a time, rounded to whole panels
-	packedCols   = 4096 // columns of B packed at a time
-	packItem     = 4    // panels packed per item of the pool
-	fewPanels    = 4    // up to so many panels of A, B is packed where it is used
-	serialWork   = 1 << 17
+	blockLanes    = 384     // lanes along the sum per pass over C; a multiple of 16
+	packedWords   = 2 << 20 // of B packed at a time, at most
+	packedCols    = 1024    // columns of B packed at a time, at least
+	packItem      = 4       // panels packed per item of the pool
+	fewPanels     = 4       // up to so many panels of A, B is packed where it is used
+	serialWork    = 1 << 17 // multiply-adds that are not worth another thread
+	serialPacking = 1 << 14 // words of B that are not worth one
 )
 
 // Mat is an operand: a row-major matrix, or a part of one, whose rows begin LD
@@ -53,16 +53,18 @@ func (k *Kernels) Mul(c []float32, ldc int, a, b Mat, m, n, kk int, bf16, acc bo
 // The functions that the pool runs are built once, so that a product allocates
 // nothing.
 type gemm struct {
-	pool     *Pool
-	fp32     tiles
-	bf16     tiles
-	nb, mb   int // panels of B and of A in a tile of C, at most
-	packFn   func(item, worker int)
-	tileFn   func(item, worker int)
-	stripFn  func(item, worker int)
-	aBuf     []float32
-	bBuf     []float32
-	stripBuf [][]float32 // per worker
+	pool        *Pool
+	fp32        tiles
+	bf16        tiles
+	nb          int // panels of B that stay in the L2 cache
+	groupRows   int // rows of A that a tile packs, at most
+	packedWords int
+	packFn      func(item, worker int)
+	tileFn      func(item, worker int)
+	stripFn     func(item, worker int)
+	aBuf        []float32
+	bBuf        []float32
+	workBuf     [][]float32 // per worker
 	product
 }
 
@@ -75,32 +77,33 @@ type product struct {
 	m, n, k int
 	acc     bool
 
-	lanesAll, block int // lanes of the whole sum, and of a block of it
+	lanesAll, block, blocks int // lanes of the whole sum, of a block of it, and its blocks
+	aPanels                 int
+	aPacked                 []float32 // few rows: all of A
 
-	// What is packed at the moment: the rows from ic on, the columns from jc on,
-	// and the blocks q0..q1 of the sum.
-	ic, jc, q0, q1     int
-	rows, cols         int
-	aPanels, bPanels   int
-	aPacked, bPacked   []float32
-	aItems             int // panel blocks of A still to be packed
+	// What is packed of B at the moment: the columns from jc on, and the blocks
+	// q0..q1 of the sum.
+	jc, q0, q1, cols int
+	bPanels          int
+	bPacked          []float32
+
 	tileRows, tileCols int // panels in a tile of C
 	tilesDown          int
 }
 
 func (g *gemm) init(pool *Pool, isa ISA) {
-	g.pool = pool
+	g.pool, g.packedWords = pool, packedWords
 	g.fp32, g.bf16 = newTiles(isa, false), newTiles(isa, true)
 	switch isa {
-	case AVX512:
-		g.nb, g.mb = 12, 74
+	case AVX512, AMX:
+		g.nb, g.groupRows = 12, 256
 	case AVX2:
-		g.nb, g.mb = 24, 86
+		g.nb, g.groupRows = 24, 144
 	default:
-		g.nb, g.mb = 32, 64
+		g.nb, g.groupRows = 32, 128
 	}
 	g.packFn, g.tileFn, g.stripFn = g.packItem, g.tile, g.strip
-	g.stripBuf = make([][]float32, pool.Threads())
+	g.workBuf = make([][]float32, pool.Threads())
 }
 
 func (g *gemm) mul(c []float32, ldc int, a, b Mat, m, n, k int, bf16, acc bool) {
@@ -119,23 +122,21 @@ func (g *gemm) mul(c []float32, ldc int, a, b Mat, m, n, k int, bf16, acc bool) 
 		p.tiles = &g.bf16
 	}
 	p.lanesAll = p.lanes(k)
-	blocks := ceilDiv(p.lanesAll, blockLanes)
-	p.block = (ceilDiv(p.lanesAll, blocks) + 15) &^ 15
-	blocks = ceilDiv(p.lanesAll, p.block)
+	p.block = (ceilDiv(p.lanesAll, ceilDiv(p.lanesAll, blockLanes)) + 15) &^ 15
+	p.blocks = ceilDiv(p.lanesAll, p.block)
+	p.aPanels = ceilDiv(m, p.mr)
 	g.product = p
-
-	if ceilDiv(m, p.mr) <= fewPanels {
-		g.mulFew(blocks)
+	if p.aPanels <= fewPanels {
+		g.mulFew()
 	} else {
-		g.mulMany(blocks)
+		g.mulMany()
 	}
 	g.product = product{}
 }
 
-// run runs items on the pool, unless the product is so small that waking others
-// would take longer than it.
-func (g *gemm) run(n int, fn func(item, worker int)) {
-	if g.m*g.n*g.k >= serialWork {
+// run runs items on the pool, or where that is not worth it on the caller's thread alone.
+func (g *gemm) run(worth bool, n int, fn func(item, worker int)) {
+	if worth {
 		g.pool.Run(n, fn)
 		return
 	}
@@ -144,49 +145,40 @@ func (g *gemm) run(n int, fn func(item, worker int)) {
 	}
 }
 
-// mulMany packs large parts of both operands and then computes tiles of C.
-func (g *gemm) mulMany(blocks int) {
-	rowsMax := packedRows / g.mr * g.mr
-	for g.jc = 0; g.jc < g.n; g.jc += packedCols {
-		g.cols = min(packedCols, g.n-g.jc)
+// worth says whether the whole product takes longer than waking other threads.
+func (g *gemm) worth() bool { return g.m*g.n*g.k >= serialWork }
+
+// mulMany packs B, a part that fits into the caches at a time, and then computes
+// C in tiles, each of which packs the rows of A that it needs: they are in the
+// thread's own cache when they are used.
+func (g *gemm) mulMany() {
+	colsMax := min(g.n, max(packedCols, g.packedWords/g.lanesAll/g.nr*g.nr))
+	blocksMax := max(1, g.packedWords/(colsMax*g.block))
+	g.cut(colsMax)
+	for g.jc = 0; g.jc < g.n; g.jc += colsMax {
+		g.cols = min(colsMax, g.n-g.jc)
 		g.bPanels = ceilDiv(g.cols, g.nr)
-		for g.q0 = 0; g.q0 < blocks; g.q0 += packedBlocks {
-			g.q1 = min(g.q0+packedBlocks, blocks)
-			lanes := min(g.q1*g.block, g.lanesAll) - g.q0*g.block
-			g.bPacked = scratch(&g.bBuf, g.bPanels*g.nr*lanes)
-			bItems := g.bPanels * (g.q1 - g.q0)
-			for g.ic = 0; g.ic < g.m; g.ic += rowsMax {
-				g.rows = min(rowsMax, g.m-g.ic)
-				g.aPanels = ceilDiv(g.rows, g.mr)
-				g.aPacked = scratch(&g.aBuf, g.aPanels*g.mr*lanes)
-				g.aItems = g.aPanels * (g.q1 - g.q0)
-				if g.jc > 0 && g.m <= rowsMax && blocks <= packedBlocks {
-					g.aItems = 0 // all of A is there since the first columns
-				}
-				if g.ic > 0 {
-					bItems = 0
-				}
-				g.run(ceilDiv(g.aItems+bItems, packItem), g.packFn)
-				g.cut()
-				g.run(g.tilesDown*ceilDiv(g.bPanels, g.tileCols), g.tileFn)
-			}
+		for g.q0 = 0; g.q0 < g.blocks; g.q0 += blocksMax {
+			g.q1 = min(g.q0+blocksMax, g.blocks)
+			words := g.bPanels * g.nr * (min(g.q1*g.block, g.lanesAll) - g.q0*g.block)
+			g.bPacked = scratch(&g.bBuf, words)
+			g.run(words >= serialPacking, ceilDiv(g.bPanels*(g.q1-g.q0), packItem), g.packFn)
+			g.run(g.worth(), g.tilesDown*ceilDiv(g.bPanels, g.tileCols), g.tileFn)
 		}
 	}
 }
 
 // cut chooses the size of the tiles: as large as the caches allow, but enough of
-// them for all threads to finish together.
-func (g *gemm) cut() {
-	mb, nb := min(g.mb, g.aPanels), min(g.nb, g.bPanels)
-	for nb > 1 && ceilDiv(g.aPanels, mb)*ceilDiv(g.bPanels, nb) < 4*g.pool.Threads() {
-		if mb*g.mr > 2*nb*g.nr {
-			mb = (mb + 1) / 2
-		} else {
-			nb = (nb + 1) / 2
-		}
+// them for all threads to finish together. Tiles beside each other pack the same
+// rows, so columns are cut only where there are few rows.
+func (g *gemm) cut(cols int) {
+	want := 1
+	if g.pool.Threads() > 1 {
+		want = 4 * g.pool.Threads()
 	}
-	g.tileRows, g.tileCols = mb, nb
-	g.tilesDown = ceilDiv(g.aPanels, mb)
+	g.tileRows = max(1, min(g.groupRows/g.mr, g.aPanels/want))
+	g.tilesDown = ceilDiv(g.aPanels, g.tileRows)
+	g.tileCols = ceilDiv(ceilDiv(cols, g.nr), ceilDiv(want, g.tilesDown))
 }
 
 // lanesOf returns where block q of the sum begins and how long it is, in lanes.
@@ -195,59 +187,54 @@ func (p *product) lanesOf(q int) (first, count int) {
 	return first, min(p.block, p.lanesAll-first)
 }
 
-// aPanel and bPanel find a panel of block q, counted from the first packed one.
-func (p *product) aPanel(q, i int) []float32 {
-	first, count := p.lanesOf(q)
-	return p.aPacked[((first-p.q0*p.block)*p.aPanels+i*count)*p.mr:]
-}
-
+// bPanel finds a packed panel of B in block q.
 func (p *product) bPanel(q, j int) []float32 {
 	first, count := p.lanesOf(q)
 	return p.bPacked[((first-p.q0*p.block)*p.bPanels+j*count)*p.nr:]
 }
 
+// packA packs a panel of A for block q of the sum.
 func (p *product) packA(dst []float32, q, i int) {
 	first, count := p.lanesOf(q)
 	k0 := first * p.perLane()
-	row := p.ic + i*p.mr
-	p.pack(dst, p.a.Data, p.a.LD, !p.a.Trans, p.mr, row, min(p.mr, p.m-row), k0, min(count*p.perLane(), p.k-k0))
+	row := i * p.mr
+	p.pack(dst, left, p.a.Data, p.a.LD, !p.a.Trans, row, min(p.mr, p.m-row), k0, min(count*p.perLane(), p.k-k0))
 }
 
 func (p *product) packB(dst []float32, q, j int) {
 	first, count := p.lanesOf(q)
 	k0 := first * p.perLane()
 	col := p.jc + j*p.nr
-	p.pack(dst, p.b.Data, p.b.LD, p.b.Trans, p.nr, col, min(p.nr, p.n-col), k0, min(count*p.perLane(), p.k-k0))
+	p.pack(dst, right, p.b.Data, p.b.LD, p.b.Trans, col, min(p.nr, p.n-col), k0, min(count*p.perLane(), p.k-k0))
 }
 
 func (g *gemm) packItem(item, _ int) {
-	bItems := g.bPanels * (g.q1 - g.q0)
-	for i := item * packItem; i < (item+1)*packItem; i++ {
-		if i < g.aItems {
-			q, panel := g.q0+i/g.aPanels, i%g.aPanels
-			g.packA(g.aPanel(q, panel), q, panel)
-		} else if j := i - g.aItems; j < bItems {
-			q, panel := g.q0+j/g.bPanels, j%g.bPanels
-			g.packB(g.bPanel(q, panel), q, panel)
-		}
+	for i := item * packItem; i < min((item+1)*packItem, g.bPanels*(g.q1-g.q0)); i++ {
+		q, panel := g.q0+i/g.bPanels, i%g.bPanels
+		g.packB(g.bPanel(q, panel), q, panel)
 	}
 }
 
-// tile computes one tile of C from packed panels: for every block of the sum,
-// each panel of A meets all panels of B of the tile.
-func (g *gemm) tile(item, _ int) {
+// tile computes one tile of C: for every block of the sum and for as many columns
+// as stay in the L2 cache, each panel of A meets those columns.
+func (g *gemm) tile(item, worker int) {
 	i0, j0 := item%g.tilesDown*g.tileRows, item/g.tilesDown*g.tileCols
 	i1, j1 := min(i0+g.tileRows, g.aPanels), min(j0+g.tileCols, g.bPanels)
+	if j0 >= j1 {
+		return
+	}
+	a := scratch(&g.workBuf[worker], g.tileRows*g.mr*g.block)
+	row := i0 * g.mr
+	rows := min(i1*g.mr, g.m) - row
 	for q := g.q0; q < g.q1; q++ {
 		_, count := g.lanesOf(q)
 		for i := i0; i < i1; i++ {
-			a := g.aPanel(q, i)
-			row := g.ic + i*g.mr
-			c := g.c[row*g.ldc+g.jc:]
-			for j := j0; j < j1; j++ {
-				g.tiles.mul(c[j*g.nr:], g.ldc, a, g.bPanel(q, j), count,
-					min(g.mr, g.m-row), min(g.nr, g.cols-j*g.nr), q > 0 || g.acc)
-			}
+			g.packA(a[(i-i0)*count*g.mr:], q, i)
+		}
+		for j := j0; j < j1; j += g.nb {
+			col := j * g.nr
+			cols := min(min(j+g.nb, j1)*g.nr, g.cols) - col
+			g.tiles.mul(g.c[row*g.ldc+g.jc+col:], g.ldc, a, count*g.mr, g.bPanel(q, j), count*g.nr, count, rows, cols, q > 0 || g.acc)
 		}
 	}
 }
@@ -255,31 +242,28 @@ func (g *gemm) tile(item, _ int) {
 // mulFew serves products of few rows, as in decoding. There B is much larger than
 // the work on it, so each of its panels is packed into a small buffer, used
 // and forgotten; B is read once and nothing of its size is written.
-func (g *gemm) mulFew(blocks int) {
-	g.q0, g.q1 = 0, blocks
-	g.aPanels = ceilDiv(g.m, g.mr)
-	g.bPanels = ceilDiv(g.n, g.nr)
+func (g *gemm) mulFew() {
 	g.aPacked = scratch(&g.aBuf, g.aPanels*g.mr*g.lanesAll)
-	for q := range blocks {
+	for q := range g.blocks {
+		_, count := g.lanesOf(q)
 		for i := range g.aPanels {
-			g.packA(g.aPanel(q, i), q, i)
+			g.packA(g.aBlock(q)[i*count*g.mr:], q, i)
 		}
 	}
-	g.run(g.bPanels, g.stripFn)
+	g.run(g.worth(), ceilDiv(g.n, g.nr), g.stripFn)
 }
+
+// aBlock is block q of all rows of A, packed.
+func (p *product) aBlock(q int) []float32 { return p.aPacked[q*p.block*p.aPanels*p.mr:] }
 
 // strip computes the columns of one panel of B.
 func (g *gemm) strip(j, worker int) {
-	b := scratch(&g.stripBuf[worker], g.block*g.nr)
+	b := scratch(&g.workBuf[worker], g.block*g.nr)
 	col := j * g.nr
-	for q := range g.q1 {
+	for q := range g.blocks {
 		_, count := g.lanesOf(q)
 		g.packB(b, q, j)
-		for i := range g.aPanels {
-			row := i * g.mr
-			g.tiles.mul(g.c[row*g.ldc+col:], g.ldc, g.aPanel(q, i), b, count,
-				min(g.mr, g.m-row), min(g.nr, g.n-col), q > 0 || g.acc)
-		}
+		g.tiles.mul(g.c[col:], g.ldc, g.aBlock(q), count*g.mr, b, 0, count, g.m, min(g.nr, g.n-col), q > 0 || g.acc)
 	}
 }
 

@@ -2,7 +2,7 @@
 //
 // source csrc/gemm_avx512.c 754269c7bb28d21919dce6eb1623d2d0f089837a5cfb8c4d92c342a0a2d381d1
 // source csrc/gemm_avx512.h 61499fc194b93514a780c927b6dc56e8fb893c9263bdfa7dd36efdc895067f44
-// source csrc/args.h 36a63a6e76e89761cedfb0e0ebcc57a92ae37df6d6276e77b49f0d704df662e1
+// source csrc/args.h a89e6502c4697dd000c9aa386692b39ca9f6f51f4de167151e8c19a22c53c671
 // flags -mstack-alignment=8 -O3 -ffreestanding -fno-jump-tables -mno-red-zone -fno-asynchronous-unwind-tables -fno-stack-protector -fcf-protection=none -fomit-frame-pointer -fno-pic -ffp-contract=off -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 
 //go:build amd64

@@ -16,7 +16,7 @@ func forISAs(t *testing.T, test func(t *testing.T, isa ISA)) {
 	for _, isa := range AvailableISAs() {
 		t.Run(isa.String(), func(t *testing.T) { test(t, isa) })
 	}
-	if DetectISA() == AVX512 && cpu.X86.HasAVX512BF16 {
+	if DetectISA() >= AVX512 && cpu.X86.HasAVX512BF16 {
 		name := map[bool]string{true: "avx512-bf16", false: "avx512-no-bf16"}[!nativeBF16]
 		t.Run(name, func(t *testing.T) {
 			nativeBF16 = !nativeBF16
@@ -263,28 +263,30 @@ func TestGemmTooShort(t *testing.T) {
 // Larger than what is packed at a time in each direction, checked by a matrix of
 // rank one with small integers, whose product is exact.
 func TestGemmBeyondPackedParts(t *testing.T) {
-	shapes := [][3]int{{packedRows + 17, 3, 5}, {60, packedCols + 33, 3}, {70, 35, 2*packedBlocks*blockLanes + 100}, {packedRows + 9, packedCols + 5, 2}}
-	if testing.Short() {
-		shapes = shapes[:3]
+	forISAs(t, func(t *testing.T, isa ISA) {
+		k := newTestKernels(t, isa, 2)
+		k.gemm.packedWords = 1
+		for _, s := range [][3]int{{260, packedCols + 33, 3}, {160, 35, 2*blockLanes + 100}, {130, packedCols + 5, 2*blockLanes + 9}} {
+			testRankOne(t, k, s[0], s[1], s[2])
+		}
+	})
+}
+
+func testRankOne(t *testing.T, k *Kernels, m, n, kk int) {
+	a, b := make([]float32, m*kk), make([]float32, n*kk)
+	for i := range a {
+		a[i] = float32(i / kk % 7)
 	}
-	k := newTestKernels(t, DetectISA(), 2)
-	for _, s := range shapes {
-		m, n, kk := s[0], s[1], s[2]
-		a, b := make([]float32, m*kk), make([]float32, n*kk)
-		for i := range a {
-			a[i] = float32(i / kk % 7)
-		}
-		for i := range b {
-			b[i] = float32(i / kk % 5)
-		}
-		for _, bf16 := range []bool{false, true} {
-			c := make([]float32, m*n)
-			k.NT(c, a, b, m, n, kk, bf16, false)
-			for i := range m {
-				for j := range n {
-					if want := float32(kk * (i % 7) * (j % 5)); c[i*n+j] != want {
-						t.Fatalf("m=%d n=%d k=%d bf16=%v: c[%d,%d] = %v, want %v", m, n, kk, bf16, i, j, c[i*n+j], want)
-					}
+	for i := range b {
+		b[i] = float32(i / kk % 5)
+	}
+	for _, bf16 := range []bool{false, true} {
+		c := make([]float32, m*n)
+		k.NT(c, a, b, m, n, kk, bf16, false)
+		for i := range m {
+			for j := range n {
+				if want := float32(kk * (i % 7) * (j % 5)); c[i*n+j] != want {
+					t.Fatalf("m=%d n=%d k=%d bf16=%v: c[%d,%d] = %v, want %v", m, n, kk, bf16, i, j, c[i*n+j], want)
 				}
 			}
 		}

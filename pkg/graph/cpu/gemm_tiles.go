@@ -5,32 +5,36 @@ import "unsafe"
 // tiles are the panel shapes and the innermost kernels of one ISA in one
 // precision. An operand is packed to panels of mr rows (of A) or nr columns (of
 // B), each laid out [lane][mr or nr] along the sum. A lane is one fp32 value, or
-// a pair of bf16 values that follow each other along the sum.
+// a pair of bf16 values that follow each other along the sum. AMX takes 16 lanes at
+// a time, and A as [16 lanes][mr][lane].
 type tiles struct {
 	isa    ISA
 	mr, nr int
+	step   int  // the lanes of a panel are a multiple of it
 	pairs  bool // lanes are bf16 pairs
 	round  bool // lanes are fp32 values that were rounded to bf16
 }
 
 func newTiles(isa ISA, bf16 bool) tiles {
-	switch isa {
-	case AVX512:
+	switch {
+	case isa == AMX && bf16:
+		return tiles{isa: AMX, mr: 32, nr: 32, step: 16, pairs: true}
+	case isa >= AVX512:
 		native := bf16 && nativeBF16
-		return tiles{isa: isa, mr: 14, nr: 32, pairs: native, round: bf16 && !native}
-	case AVX2:
-		return tiles{isa: isa, mr: 6, nr: 16, round: bf16}
+		return tiles{isa: AVX512, mr: 14, nr: 32, step: 1, pairs: native, round: bf16 && !native}
+	case isa == AVX2:
+		return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, round: bf16}
 	default:
-		return tiles{isa: Generic, mr: 4, nr: 4, round: bf16}
+		return tiles{isa: Generic, mr: 4, nr: 4, step: 1, round: bf16}
 	}
 }
 
-// lanes is the length in lanes of a sum over k elements.
+// lanes is the length in lanes of a panel for a sum over k elements.
 func (t *tiles) lanes(k int) int {
 	if t.pairs {
-		return (k + 1) / 2
+		k = (k + 1) / 2
 	}
-	return k
+	return ceilDiv(k, t.step) * t.step
 }
 
 // perLane is the number of elements in a lane.
@@ -41,11 +45,26 @@ func (t *tiles) perLane() int {
 	return 1
 }
 
-// pack writes one panel of the given width (mr or nr): the rows p0..p0+have of x
-// if along is true, that is if x holds the elements of a sum next to each other,
-// else its columns; and of each the kn elements from k0 on. What the panel has
-// beyond them is zero.
-func (t *tiles) pack(dst, x []float32, ld int, along bool, width, p0, have, k0, kn int) {
+// side says which operand a panel is of.
+type side bool
+
+const (
+	left  side = false // A, in panels of mr rows
+	right side = true  // B, in panels of nr columns
+)
+
+func (t *tiles) width(of side) int {
+	if of == left {
+		return t.mr
+	}
+	return t.nr
+}
+
+// pack writes one panel of an operand: the rows p0..p0+have of x if along is true,
+// that is if x holds the elements of a sum next to each other, else its columns;
+// and of each the kn elements from k0 on. What the panel has beyond them is zero.
+func (t *tiles) pack(dst []float32, of side, x []float32, ld int, along bool, p0, have, k0, kn int) {
+	width := t.width(of)
 	dst = dst[:t.lanes(kn)*width]
 	if along {
 		x = x[p0*ld+k0:]
@@ -54,15 +73,17 @@ func (t *tiles) pack(dst, x []float32, ld int, along bool, width, p0, have, k0, 
 		x = x[k0*ld+p0:]
 		_ = x[(kn-1)*ld+have-1]
 	}
-	var chunk int
+	chunk := 16
 	switch t.isa {
-	case AVX512:
-		chunk = 16
-	case AVX2:
-		chunk = 8
-	default:
+	case Generic:
 		packGeneric(dst, x, ld, along, width, have, kn, t.round)
 		return
+	case AVX2:
+		chunk = 8
+	case AMX:
+		if of == right { // its kernels do not fill up the last step
+			clear(dst[(kn+1)/2*width:])
+		}
 	}
 	for h := 0; h < width; h += chunk {
 		p := packArgs{
@@ -77,6 +98,13 @@ func (t *tiles) pack(dst, x []float32, ld int, along bool, width, p0, have, k0, 
 			p.src = unsafe.Pointer(&x[h])
 		}
 		switch {
+		case t.isa == AMX && of == left:
+			p.dst, p.stride = unsafe.Pointer(&dst[h*t.step]), int64(width*t.step)
+			if along {
+				packTileRowsAMX(&p)
+			} else {
+				packTileColsAMX(&p)
+			}
 		case t.isa == AVX2 && along && t.round:
 			packRowsRoundAVX2(&p)
 		case t.isa == AVX2 && along:
@@ -101,23 +129,42 @@ func (t *tiles) pack(dst, x []float32, ld int, along bool, width, p0, have, k0, 
 	}
 }
 
-// mul computes one tile from a panel of A and a panel of B with the given number
-// of lanes: c[rows, cols] = A B, or += where acc is set. Each element is one
-// chain of multiply-adds along the sum.
-func (t *tiles) mul(c []float32, ldc int, a, b []float32, lanes, rows, cols int, acc bool) {
+// mul computes c[rows, cols] = A B, or += where acc is set, from the panels of A
+// and of B that hold them, which begin aStride and bStride floats apart and have
+// the given number of lanes. Each element is one chain of sums along the lanes.
+// Without rows or columns nothing happens.
+func (t *tiles) mul(c []float32, ldc int, a []float32, aStride int, b []float32, bStride, lanes, rows, cols int, acc bool) {
+	if rows == 0 || cols == 0 {
+		return
+	}
 	_ = c[(rows-1)*ldc+cols-1]
+	_, _ = a[(rows-1)/t.mr*aStride+lanes*t.mr-1], b[(cols-1)/t.nr*bStride+lanes*t.nr-1]
+	if t.isa == AMX {
+		g := tilesArgs{
+			gemmArgs: newGemmArgs(c, ldc, a, b, lanes, rows, cols, acc), aStride: int64(aStride), bStride: int64(bStride),
+			config: unsafe.Pointer(&tileConfig),
+		}
+		if rows%32 == 0 && cols%32 == 0 {
+			gemmBF16AMX(&g)
+		} else {
+			mulEdgesAMX(g)
+		}
+		return
+	}
+	for i := 0; i < rows; i += t.mr {
+		for j := 0; j < cols; j += t.nr {
+			t.mulPanel(c[i*ldc+j:], ldc, a[i/t.mr*aStride:], b[j/t.nr*bStride:], lanes, min(t.mr, rows-i), min(t.nr, cols-j), acc)
+		}
+	}
+}
+
+// mulPanel computes what one panel of A and one of B give.
+func (t *tiles) mulPanel(c []float32, ldc int, a, b []float32, lanes, rows, cols int, acc bool) {
 	if t.isa == Generic {
 		mulGeneric(c, ldc, a[:lanes*4], b[:lanes*4], rows, cols, acc)
 		return
 	}
-	_, _ = a[lanes*t.mr-1], b[lanes*t.nr-1]
-	g := gemmArgs{
-		a: unsafe.Pointer(&a[0]), b: unsafe.Pointer(&b[0]), c: unsafe.Pointer(&c[0]),
-		ldc: int64(ldc), k: int64(lanes), m: int64(rows), cols: int64(cols),
-	}
-	if acc {
-		g.acc = 1
-	}
+	g := newGemmArgs(c, ldc, a, b, lanes, rows, cols, acc)
 	switch {
 	case t.isa == AVX2 && rows <= 2:
 		gemmF32Rows2AVX2(&g)
@@ -132,4 +179,35 @@ func (t *tiles) mul(c []float32, ldc int, a, b []float32, lanes, rows, cols int,
 	default:
 		gemmF32Rows14AVX512(&g)
 	}
+}
+
+// tileConfig is what LDTILECFG reads: palette 1, and eight registers of 16 rows of
+// 64 bytes.
+var tileConfig = func() (config [64]byte) {
+	config[0] = 1
+	for r := range 8 {
+		config[16+2*r], config[48+r] = 64, 16
+	}
+	return config
+}()
+
+// mulEdgesAMX is for results that are not whole blocks of 32 x 32: those at the
+// edges are computed in memory of this function, which others need not clear.
+//
+//go:noinline
+func mulEdgesAMX(g tilesArgs) {
+	var edge [32 * 32]float32
+	g.edge = unsafe.Pointer(&edge)
+	gemmBF16AMX(&g)
+}
+
+func newGemmArgs(c []float32, ldc int, a, b []float32, lanes, rows, cols int, acc bool) gemmArgs {
+	g := gemmArgs{
+		a: unsafe.Pointer(&a[0]), b: unsafe.Pointer(&b[0]), c: unsafe.Pointer(&c[0]),
+		ldc: int64(ldc), k: int64(lanes), m: int64(rows), cols: int64(cols),
+	}
+	if acc {
+		g.acc = 1
+	}
+	return g
 }

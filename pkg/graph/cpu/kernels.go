@@ -14,6 +14,7 @@ import (
 type Kernels struct {
 	pool      *Pool
 	isa       ISA
+	vec       ISA // of the kernels on rows and vectors, which AMX has none of
 	gemm      gemm
 	attention attention
 }
@@ -25,7 +26,7 @@ func NewKernels(pool *Pool, isa ISA) (*Kernels, error) {
 	if !slices.Contains(available, isa) {
 		return nil, fmt.Errorf("cpu-isa %s is not available on this processor: choose one of %s", isa, joinISAs(available))
 	}
-	k := &Kernels{pool: pool, isa: isa}
+	k := &Kernels{pool: pool, isa: isa, vec: min(isa, AVX512)}
 	k.gemm.init(pool, isa)
 	k.attention.init(k)
 	return k, nil
@@ -45,6 +46,11 @@ type (
 		a, b, c         unsafe.Pointer
 		ldc, k, m, cols int64
 		acc             int64
+	}
+	tilesArgs struct {
+		gemmArgs
+		aStride, bStride int64
+		edge, config     unsafe.Pointer
 	}
 	packArgs struct {
 		src, dst                   unsafe.Pointer

@@ -2,6 +2,7 @@ package cpu
 
 //go:generate go run ./gen csrc/gemm_avx512.c gemm_avx512_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 //go:generate go run ./gen csrc/gemm_avx512bf16.c gemm_avx512bf16_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
+//go:generate go run ./gen csrc/gemm_amx.c gemm_amx_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16
 //go:generate go run ./gen csrc/gemm_avx2.c gemm_avx2_amd64.s clang-19 -mavx2 -mfma
 //go:generate go run ./gen csrc/vec_avx512.c vec_avx512_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 //go:generate go run ./gen csrc/vec_avx2.c vec_avx2_amd64.s clang-19 -mavx2 -mfma
@@ -17,6 +18,15 @@ func gemmBF16Rows14AVX512(args *gemmArgs)
 
 //go:noescape
 func gemmBF16Rows4AVX512(args *gemmArgs)
+
+//go:noescape
+func gemmBF16AMX(args *tilesArgs)
+
+//go:noescape
+func packTileRowsAMX(args *packArgs)
+
+//go:noescape
+func packTileColsAMX(args *packArgs)
 
 //go:noescape
 func gemmF32Rows6AVX2(args *gemmArgs)

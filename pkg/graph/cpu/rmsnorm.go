@@ -8,7 +8,7 @@ import "math"
 func (k *Kernels) RMSNormRow(y, x, w []float32, eps float64) float32 {
 	y, w = y[:len(x)], w[:len(x)]
 	rstd := float32(1 / math.Sqrt(k.SumSquares(x)/float64(len(x))+eps))
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		scaleMulAVX512(&vecArgs{a: ptr(x), b: ptr(w), c: ptr(y), n: int64(len(x)), s: [8]float32{rstd}})
 	case AVX2:
@@ -34,7 +34,7 @@ func (k *Kernels) RMSNormGradRow(dx, dw, x, w, dy []float32, rstd float32) {
 		r := float64(rstd)
 		return float32(sum * r * r * r / float64(n))
 	}
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		dot3AVX512(&a)
 		a.s[1] = factor(a.sum)

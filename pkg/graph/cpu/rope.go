@@ -17,7 +17,7 @@ func (k *Kernels) RoPERow(y, x, cos, sin []float32, inverse bool) {
 	}
 	for h := 0; h < len(x); h += 2 * half {
 		x1, x2, to := x[h:h+half], x[h+half:h+2*half], y[h:h+2*half]
-		switch k.isa {
+		switch k.vec {
 		case AVX512:
 			ropeAVX512(&vecArgs{a: ptr(x1), b: ptr(x2), c: ptr(cos), d: ptr(sin), e: ptr(to), n: int64(half), s: [8]float32{sign}})
 		case AVX2:

@@ -19,7 +19,7 @@ func exp32(x float32) float32 {
 // Exp computes dst = e^src for vectors of the length of src. dst may be src.
 func (k *Kernels) Exp(dst, src []float32) {
 	dst = dst[:len(src)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		expAVX512(&vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src))})
 	case AVX2:
@@ -35,7 +35,7 @@ func (k *Kernels) Exp(dst, src []float32) {
 // shift, its softmax times a gradient. dst may be src.
 func (k *Kernels) ExpScale(dst, src []float32, shift, scale float32) {
 	dst = dst[:len(src)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		expScaleAVX512(&vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src)), s: [8]float32{shift, scale}})
 	case AVX2:
@@ -52,7 +52,7 @@ func (k *Kernels) ExpScale(dst, src []float32, shift, scale float32) {
 // logsumexp. dst may be src.
 func (k *Kernels) ExpSum(dst, src []float32, shift float32) float64 {
 	dst = dst[:len(src)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		a := vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src)), s: [8]float32{shift}}
 		expSumAVX512(&a)
@@ -74,7 +74,7 @@ func (k *Kernels) ExpSum(dst, src []float32, shift float32) float64 {
 // passed over: the exponentials that follow bring it back.
 func (k *Kernels) Max(x []float32) float32 {
 	top := float32(math.Inf(-1))
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		a := vecArgs{a: ptr(x), n: int64(len(x)), s: [8]float32{top}}
 		maxAVX512(&a)

@@ -7,7 +7,7 @@ func sigmoid(x float32) float32 { return 1 / (1 + exp32(-x)) }
 // the length of y, which may be gate or up. (Shazeer 2020, arXiv 2002.05202.)
 func (k *Kernels) SwiGLU(y, gate, up []float32) {
 	gate, up = gate[:len(y)], up[:len(y)]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		swiGLUAVX512(&vecArgs{a: ptr(gate), b: ptr(up), c: ptr(y), n: int64(len(y))})
 	case AVX2:
@@ -26,7 +26,7 @@ func (k *Kernels) SwiGLU(y, gate, up []float32) {
 func (k *Kernels) SwiGLUGrad(dgate, dup, gate, up, dy []float32) {
 	n := len(dy)
 	dgate, dup, gate, up = dgate[:n], dup[:n], gate[:n], up[:n]
-	switch k.isa {
+	switch k.vec {
 	case AVX512:
 		swiGLUGradAVX512(&vecArgs{a: ptr(gate), b: ptr(up), c: ptr(dy), d: ptr(dgate), e: ptr(dup), n: int64(n)})
 	case AVX2:

@@ -14,6 +14,16 @@ typedef struct {
   long acc; // 0: overwrite c, else add to it
 } gemm_args;
 
+// Blocks of C (+)= A B from panels that begin a_stride and b_stride words apart.
+typedef struct {
+  const float *a, *b;
+  float *c;
+  long ldc, k, m, cols, acc; // as in gemm_args, but m rows and cols columns in all
+  long a_stride, b_stride;
+  float *edge;        // 32 x 32 floats
+  const void *config; // of the tile registers
+} tiles_args;
+
 // Packing of up to 16 (AVX-512) or 8 (AVX2) rows or columns of an operand to
 // dst[k][stride].
 typedef struct {
