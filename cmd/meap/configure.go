@@ -49,16 +49,14 @@ func (f *configFlags) load(c *cobra.Command) (*config.Config, error) {
 	return &cfg, nil
 }
 
-// name is what the run is called where no output folder is given: the configuration file's name, or "default" without one.
+// name is what the run is called where no output folder is given: the configuration file's name, or "default" without one (and for
+// one that is called .yaml): the folder of all runs must not become a run's.
 func (f *configFlags) name() string {
-	if f.file == "" {
-		return "default"
-	}
 	base := filepath.Base(f.file)
 	if name := strings.TrimSuffix(base, filepath.Ext(base)); name != "" {
 		return name
 	}
-	return "unnamed" // no file, or one called .yaml: the folder of all runs is not a run's
+	return "default"
 }
 
 func newConfig(o *options) *cobra.Command {
