@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"meap/internal/setup"
 	"meap/pkg/dataset"
 	"meap/pkg/eval"
+	"meap/pkg/trainer"
 )
 
 func newEvalPerplexity(o *options) *cobra.Command {
@@ -73,7 +75,14 @@ func perplexityText(c *cobra.Command, o *options, m *setup.Trained, run *config.
 	}
 	set, err := prepareData(c, o, run, m.Tokenizer)
 	if err != nil {
+		return nil, "", 0, fmt.Errorf("%w; the validation text is that of the run: start meap in the folder that training was started in, or name a text with --text FILE", err)
+	}
+	state, err := trainer.ReadState(m.Dir)
+	if err != nil {
 		return nil, "", 0, err
+	}
+	if state.Data != set.Index.Fingerprint() {
+		return nil, "", 0, errors.New("data.sources: the files are not those that the run was trained on, so it may have seen what is held out of them now: name a text with --text FILE")
 	}
 	if set.Index.Validation == nil {
 		return nil, "", 0, usagef("the run held out no text (data.validation and data.validation_fraction): name one with --text FILE")

@@ -155,6 +155,14 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("data inspect: %s", out)
 	}
 	must(t, command("plan")...)
+
+	// Of text that was changed after training, other parts would be held out.
+	if err := os.WriteFile(text, []byte(strings.Repeat("The quick brown dog jumps over the lazy fox. ", 400)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := meap(t, "eval", "perplexity", "--model", model); code != exitFailed || !strings.Contains(stderr, "--text FILE") {
+		t.Errorf("perplexity on other text than the run's: exit %d\n%s", code, stderr)
+	}
 	must(t, "doctor", "--json")
 	must(t, "version")
 }
