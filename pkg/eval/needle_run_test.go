@@ -540,3 +540,25 @@ func TestJournal(t *testing.T) {
 		t.Errorf("a file in the folder's place: %v", err)
 	}
 }
+
+func FuzzParseCase(f *testing.F) {
+	f.Add([]byte(`{"needle": "A is 1.", "question": "A?", "answer": "1", "keywords": ["1"]}`))
+	f.Add([]byte(`{"needles": ["B is 2.", " "], "question": "B?", "answer": "."}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		c, err := parseCase(line)
+		if err != nil {
+			return
+		}
+		for _, needle := range c.Needles {
+			if h := hidden(needle); !strings.Contains(h, needle) {
+				t.Errorf("%q is hidden as %q", needle, h)
+			}
+		}
+		if c.exact(c.Answer) != 1 || c.exact("") != 0 {
+			t.Errorf("the answer %q is not found in itself, or found in nothing", c.Answer)
+		}
+		if len(c.Keywords) == 0 && c.recall(c.Answer) != 1 {
+			t.Errorf("the answer %q does not recall its own words", c.Answer)
+		}
+	})
+}

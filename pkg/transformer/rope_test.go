@@ -151,3 +151,24 @@ func TestRopeTablesAttentionFactor(t *testing.T) {
 		}
 	}
 }
+
+func FuzzScaleRope(f *testing.F) {
+	for _, spec := range []string{"yarn:4", "dynamic:2", "linear:1e300", "llama3:8,low_freq_factor=1,high_freq_factor=1e-300", "yarn:4,truncate=false,mscale=1e308,mscale_all_dim=1"} {
+		f.Add(spec)
+	}
+	f.Fuzz(func(t *testing.T, spec string) {
+		c, err := tiny.ScaleRope(spec)
+		if err != nil {
+			return
+		}
+		if err := c.Validate(); err != nil {
+			t.Errorf("%q gave %+v: %v", spec, c, err)
+		}
+		frequency, attention := c.frequencies(c.MaxSeq)
+		for i, v := range append(frequency, attention) {
+			if v != v || math.IsInf(float64(v), 0) || v < 0 {
+				t.Errorf("%q: value %d is %v", spec, i, v)
+			}
+		}
+	})
+}
