@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,7 +81,8 @@ func (f *evalFlags) open(o *options, m *setup.ModelFolder) (*setup.Trained, erro
 	return m.Open(t)
 }
 
-// finish writes the report and prints it.
+// finish prints the results and writes the report, in this order: what was computed must not be lost to a folder that cannot be
+// written.
 func (f *evalFlags) finish(c *cobra.Command, o *options, models []*setup.ModelFolder, runs []*config.Config, r *eval.Report) error {
 	for i, m := range models {
 		r.Models = append(r.Models, m.Describe())
@@ -91,32 +94,37 @@ func (f *evalFlags) finish(c *cobra.Command, o *options, models []*setup.ModelFo
 			r.Sections = append(r.Sections, section)
 		}
 	}
+	printed := printReport(c.OutOrStdout(), o, r)
 	if len(models) == 1 {
 		curves, err := setup.Curves(f.models[0])
 		if err != nil {
-			return err
+			return errors.Join(printed, err)
 		}
 		r.Curves = curves
 	}
 	if err := r.Write(f.output); err != nil {
-		return err
+		return errors.Join(printed, err)
 	}
-	if o.json {
-		for _, n := range r.Needle {
-			if err := printJSON(c.OutOrStdout(), n); err != nil {
-				return err
-			}
+	if !o.json {
+		fmt.Fprintf(c.ErrOrStderr(), "report: %s\n", filepath.Join(f.output, eval.PageFile))
+	}
+	return printed
+}
+
+// printReport writes the results for people, or for programs.
+func printReport(w io.Writer, o *options, r *eval.Report) error {
+	if !o.json {
+		columns, colours := eval.Terminal(os.Stdout)
+		return r.Print(w, columns, colours)
+	}
+	for _, n := range r.Needle {
+		if err := printJSON(w, n); err != nil {
+			return err
 		}
-		if r.Perplexity != nil {
-			return printJSON(c.OutOrStdout(), r.Perplexity)
-		}
-		return nil
 	}
-	columns, colours := eval.Terminal(os.Stdout)
-	if err := r.Print(c.OutOrStdout(), columns, colours); err != nil {
-		return err
+	if r.Perplexity != nil {
+		return printJSON(w, r.Perplexity)
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "report: %s\n", filepath.Join(f.output, eval.PageFile))
 	return nil
 }
 

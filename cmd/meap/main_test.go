@@ -141,6 +141,10 @@ func TestEndToEnd(t *testing.T) {
 	if err := json.Unmarshal([]byte(must(t, "eval", "perplexity", "--model", model, "--json")), &perplexity); err != nil || !(perplexity.BitsPerByte > 0 && perplexity.Bigram > 0) {
 		t.Errorf("perplexity: %+v, %v", perplexity, err)
 	}
+	// Where the report cannot be written, the results are printed all the same.
+	if code, stdout, _ := meap(t, "eval", "perplexity", "--model", model, "--json", "--output", filepath.Join(text, "no")); code != exitFailed || !strings.Contains(stdout, `"bits_per_byte"`) {
+		t.Errorf("a report that cannot be written: exit %d, printed %q", code, stdout)
+	}
 	must(t, "eval", "needle", "--model", model, "--depths", "0,100", "--json")
 	for _, name := range []string{"perplexity/report.html", "perplexity/results.json", "needle/report.html", "needle/needle.png", "needle/results.json"} {
 		if _, err := os.Stat(filepath.Join(model, "eval", name)); err != nil {
