@@ -141,6 +141,12 @@ func TestEndToEnd(t *testing.T) {
 	if err := json.Unmarshal([]byte(must(t, "eval", "perplexity", "--model", model, "--json")), &perplexity); err != nil || !(perplexity.BitsPerByte > 0 && perplexity.Bigram > 0) {
 		t.Errorf("perplexity: %+v, %v", perplexity, err)
 	}
+	// Training goes on from a run's weights, which keep their sizes.
+	must(t, command("pretrain", "--output", filepath.Join(dir, "c"), "--set", "model.path="+model)...)
+	if code, _, stderr := meap(t, append(command("pretrain", "--output", filepath.Join(dir, "d"), "--set", "model.path="+model), "--set", "model.layers=3")...); code != exitMisused || !strings.Contains(stderr, "model.layers = 3") {
+		t.Errorf("other sizes than the weights': exit %d\n%s", code, stderr)
+	}
+
 	// Where the report cannot be written, the results are printed all the same.
 	if code, stdout, _ := meap(t, "eval", "perplexity", "--model", model, "--json", "--output", filepath.Join(text, "no")); code != exitFailed || !strings.Contains(stdout, `"bits_per_byte"`) {
 		t.Errorf("a report that cannot be written: exit %d, printed %q", code, stdout)

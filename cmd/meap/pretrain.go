@@ -42,12 +42,21 @@ func pretrain(c *cobra.Command, o *options, flags *runFlags) error {
 	if err != nil {
 		return err
 	}
-	tok, err := setup.Tokenizer(cfg)
+	base := cfg
+	if cfg.Model.Path != "" {
+		if base, err = setup.BaseModel(cfg); err != nil {
+			return err
+		}
+	}
+	tok, err := setup.Tokenizer(base)
 	if err != nil {
 		return err
 	}
-	model, err := setup.Model(cfg, tok)
+	model, err := setup.Model(base, tok)
 	if err != nil {
+		return err
+	}
+	if _, err := setup.Masking(cfg, tok); err != nil {
 		return err
 	}
 	if err := flags.refuse(cfg, model); err != nil {
@@ -67,7 +76,7 @@ func pretrain(c *cobra.Command, o *options, flags *runFlags) error {
 		return err
 	}
 	defer data.Close()
-	run, err := setup.Pretraining(cfg, model, tok, data, dev)
+	run, err := setup.Pretraining(cfg, base, model, tok, data, dev)
 	if err != nil {
 		return err
 	}

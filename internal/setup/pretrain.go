@@ -8,17 +8,17 @@ import (
 	"meap/pkg/transformer"
 )
 
-// newRun puts together what training runs have in common. The rows that it trains on, output, resume and reporter are left open.
+// newRun puts together what training runs have in common. The rows that it trains on, the weights
+// that it starts from, output, resume and reporter are left open.
 func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer, dev graph.Device) (*trainer.Run, error) {
 	resolved, err := config.Dump(c)
 	if err != nil {
 		return nil, err
 	}
 	return &trainer.Run{
-		Config:  c.Trainer,
-		Device:  dev,
-		Model:   model,
-		Initial: func() (*transformer.Weights, error) { return InitialWeights(c, model) },
+		Config: c.Trainer,
+		Device: dev,
+		Model:  model,
 		Identity: trainer.State{
 			Seed:      c.Trainer.Seed,
 			Tokenizer: tok.Fingerprint(),
@@ -31,12 +31,14 @@ func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer,
 	}, nil
 }
 
-// Pretraining puts together a run of masked next-token prediction; output, resume and reporter are the caller's to fill in.
-func Pretraining(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer, data *Data, dev graph.Device) (*trainer.Run, error) {
+// Pretraining puts together a run of masked next-token prediction; output, resume and reporter are the caller's to fill in. c is the
+// configuration as it was given, base the same with a model folder where model.path named a run (BaseModel).
+func Pretraining(c, base *config.Config, model transformer.Config, tok tokenizer.Tokenizer, data *Data, dev graph.Device) (*trainer.Run, error) {
 	run, err := newRun(c, model, tok, dev)
 	if err != nil {
 		return nil, err
 	}
+	run.Initial = func() (*transformer.Weights, error) { return InitialWeights(base, model) }
 	run.Source = data.Collator
 	run.Identity.Data = data.Set.Index.Fingerprint()
 	run.Identity.RowsPerEpoch = data.Train.Rows()

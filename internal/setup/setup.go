@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"meap/internal/config"
@@ -52,7 +53,11 @@ func Model(c *config.Config, tok tokenizer.Tokenizer) (transformer.Config, error
 		return t, problem("model.preset: choose one of %s, or set model.layers, model.heads, model.dim and model.ffn",
 			strings.Join(transformer.Presets(), ", "))
 	}
+	trained := t
 	resize(&t, m)
+	if m.Path != "" && t != trained {
+		return t, changedSizes(m.Path, trained, t)
+	}
 	if t.Vocab == 0 {
 		t.Vocab = transformer.PadVocab(tok.VocabSize())
 	}
@@ -69,6 +74,19 @@ func Model(c *config.Config, tok tokenizer.Tokenizer) (transformer.Config, error
 		return t, &config.Error{Problems: []error{err}}
 	}
 	return t, nil
+}
+
+// changedSizes is the error about sizes of trained weights that the section model sets otherwise.
+func changedSizes(path string, trained, asked transformer.Config) error {
+	e := &config.Error{}
+	was, is := reflect.ValueOf(trained), reflect.ValueOf(asked)
+	for i := range was.NumField() {
+		if a, b := was.Field(i).Interface(), is.Field(i).Interface(); a != b {
+			key, _, _ := strings.Cut(was.Type().Field(i).Tag.Get("json"), ",")
+			e.Problems = append(e.Problems, fmt.Errorf("model.%s = %v: that of the trained weights in %s is %v and cannot be changed", key, b, path, a))
+		}
+	}
+	return e
 }
 
 // resize applies the sizes that the section sets, and derives those that follow from them.
@@ -129,6 +147,15 @@ func Device(t trainer.Config) (graph.Device, func(), error) {
 	return d, d.Close, nil
 }
 
+// Masking makes the policy of the section masking. It is misuse to ask for masks of a tokenizer that has no [MASK].
+func Masking(c *config.Config, tok tokenizer.Tokenizer) (masking.Policy, error) {
+	p, err := masking.New(c.Masking, tok.Mask(), tok.Special(), c.Trainer.Seed)
+	if err != nil {
+		return p, &config.Error{Problems: []error{err}}
+	}
+	return p, nil
+}
+
 // Data is a run's prepared text.
 type Data struct {
 	Set        *dataset.Set
@@ -156,7 +183,7 @@ func OpenData(c *config.Config, tok tokenizer.Tokenizer, set *dataset.Set) (_ *D
 	if d.Train, err = set.Open(dataset.Train, c.Trainer.Seq, c.Trainer.Seed); err != nil {
 		return nil, err
 	}
-	policy, err := masking.New(c.Masking, tok.Mask(), tok.Special(), c.Trainer.Seed)
+	policy, err := Masking(c, tok)
 	if err != nil {
 		return nil, err
 	}

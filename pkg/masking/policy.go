@@ -24,7 +24,7 @@ func New(c Config, maskID int32, special []int32, seed uint64) (Policy, error) {
 	}
 	p := Policy{config: c, mask: maskID, seed: seed}
 	if p.masks() && maskID < 0 {
-		return Policy{}, fmt.Errorf("masking.ratio = %v: the tokenizer has no [MASK] token; use a tokenizer that has one or set masking.scheme to %s", c.Ratio, SchemeNone)
+		return Policy{}, fmt.Errorf("masking.ratio = %v: the tokenizer has no [MASK] token; give it one with `meap tokenizer add-mask`, or set masking.scheme to %s", c.Ratio, SchemeNone)
 	}
 	if c.KeepSpecial {
 		p.special = slices.Clone(special)
