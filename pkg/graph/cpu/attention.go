@@ -236,12 +236,3 @@ func (w *attentionScratch) setRanges(c *attentionCall, b, r0, rows, j0, cols int
 		w.ranges[2*r+1] = int32(min(cols, c.position(b, r0+r)+1-j0))
 	}
 }
-
-// packAll packs count rows (or columns, if along is false) of x to panels that
-// begin stride floats apart.
-func (t *tiles) packAll(dst []float32, of side, stride int, x []float32, ld int, along bool, count, kn int) {
-	width := t.width(of)
-	for p := 0; p*width < count; p++ {
-		t.pack(dst[p*stride:], of, x, ld, along, p*width, min(width, count-p*width), 0, kn)
-	}
-}

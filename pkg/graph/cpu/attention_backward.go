@@ -85,9 +85,9 @@ func (a *attention) packBackward(item, _ int) {
 		cols := min(tileKeys, a.Keys-j0)
 		k, ld := a.keyRows(a.keys, b, kvHead, j0)
 		v, _ := a.keyRows(a.values, b, kvHead, j0)
-		a.packAll(to.k, right, a.keyPanel, k, ld, true, cols, a.HeadDim)
-		a.packAll(to.v, right, a.keyPanel, v, ld, true, cols, a.HeadDim)
-		a.packAll(to.kCols, right, a.overKeys, k, ld, false, a.HeadDim, cols)
+		a.packAll(to.k, a.keyPanel, right, k, ld, true, 0, cols, 0, a.HeadDim)
+		a.packAll(to.v, a.keyPanel, right, v, ld, true, 0, cols, 0, a.HeadDim)
+		a.packAll(to.kCols, a.overKeys, right, k, ld, false, 0, a.HeadDim, 0, cols)
 		return
 	}
 	g, i := (item-a.keyBlocks)/a.queryBlocks, (item-a.keyBlocks)%a.queryBlocks
@@ -97,10 +97,10 @@ func (a *attention) packBackward(item, _ int) {
 	q, ld := a.queryRows(a.q, b, head, r0)
 	dout, _ := a.queryRows(a.dout, b, head, r0)
 	out, _ := a.queryRows(a.out, b, head, r0)
-	a.packAll(to.q, left, a.queryPanel, q, ld, true, rows, a.HeadDim)
-	a.packAll(to.dout, left, a.queryPanel, dout, ld, true, rows, a.HeadDim)
-	a.packAll(to.qCols, right, a.overQueries, q, ld, false, a.HeadDim, rows)
-	a.packAll(to.doutCols, right, a.overQueries, dout, ld, false, a.HeadDim, rows)
+	a.packAll(to.q, a.queryPanel, left, q, ld, true, 0, rows, 0, a.HeadDim)
+	a.packAll(to.dout, a.queryPanel, left, dout, ld, true, 0, rows, 0, a.HeadDim)
+	a.packAll(to.qCols, a.overQueries, right, q, ld, false, 0, a.HeadDim, 0, rows)
+	a.packAll(to.doutCols, a.overQueries, right, dout, ld, false, 0, a.HeadDim, 0, rows)
 	delta := a.delta[(pair*a.group+g)*a.Queries+r0:]
 	for r := range rows {
 		delta[r] = float32(a.k.Dot(dout[r*ld:][:a.HeadDim], out[r*ld:]))

@@ -38,9 +38,9 @@ func (a *attention) packForward(item, _ int) {
 	}
 	keys, values := a.forwardBlock(pair, j)
 	x, ld := a.keyRows(a.keys, b, kvHead, j0)
-	a.packAll(keys, right, a.keyPanel, x, ld, true, cols, a.HeadDim)
+	a.packAll(keys, a.keyPanel, right, x, ld, true, 0, cols, 0, a.HeadDim)
 	x, ld = a.keyRows(a.values, b, kvHead, j0)
-	a.packAll(values, right, a.overKeys, x, ld, false, a.HeadDim, cols)
+	a.packAll(values, a.overKeys, right, x, ld, false, 0, a.HeadDim, 0, cols)
 }
 
 // forwardItem computes one block of queries of one head, or of all heads of a
@@ -60,7 +60,7 @@ func (a *attention) forwardItem(item, worker int) {
 
 	w := &a.work[worker]
 	x, ld := a.queryRows(a.q, b, head, r0)
-	a.packAll(w.q, left, a.queryPanel, x, ld, true, rows, a.HeadDim)
+	a.packAll(w.q, a.queryPanel, left, x, ld, true, 0, rows, 0, a.HeadDim)
 	clear(w.out)
 	clear(w.sum)
 	for r := range rows {

@@ -4,7 +4,7 @@ package cpu
 // (blockLanes x a few hundred columns) stays in the L2 cache while panels of A
 // pass through L1.
 const (
-	blockLanes    = 384     // lanes along the sum per pass over C; a multiple of 16
+	tileWords     = 1 << 18 // of A that a tile packs at a time, if one block is not more
 	packedWords   = 2 << 20 // of B packed at a time, at most
 	packedCols    = 1024    // columns of B packed at a time, at least
 	packItem      = 4       // panels packed per item of the pool
@@ -56,8 +56,6 @@ type gemm struct {
 	pool        *Pool
 	fp32        tiles
 	bf16        tiles
-	nb          int // panels of B that stay in the L2 cache
-	groupRows   int // rows of A that a tile packs, at most
 	packedWords int
 	packFn      func(item, worker int)
 	tileFn      func(item, worker int)
@@ -94,14 +92,6 @@ type product struct {
 func (g *gemm) init(pool *Pool, isa ISA) {
 	g.pool, g.packedWords = pool, packedWords
 	g.fp32, g.bf16 = newTiles(isa, false), newTiles(isa, true)
-	switch isa {
-	case AVX512, AMX:
-		g.nb, g.groupRows = 12, 256
-	case AVX2:
-		g.nb, g.groupRows = 24, 144
-	default:
-		g.nb, g.groupRows = 32, 128
-	}
 	g.packFn, g.tileFn, g.stripFn = g.packItem, g.tile, g.strip
 	g.workBuf = make([][]float32, pool.Threads())
 }
@@ -122,7 +112,7 @@ func (g *gemm) mul(c []float32, ldc int, a, b Mat, m, n, k int, bf16, acc bool) 
 		p.tiles = &g.bf16
 	}
 	p.lanesAll = p.lanes(k)
-	p.block = (ceilDiv(p.lanesAll, ceilDiv(p.lanesAll, blockLanes)) + 15) &^ 15
+	p.block = (ceilDiv(p.lanesAll, ceilDiv(p.lanesAll, p.blockLanes)) + 15) &^ 15
 	p.blocks = ceilDiv(p.lanesAll, p.block)
 	p.aPanels = ceilDiv(m, p.mr)
 	g.product = p
@@ -162,7 +152,7 @@ func (g *gemm) mulMany() {
 			g.q1 = min(g.q0+blocksMax, g.blocks)
 			words := g.bPanels * g.nr * (min(g.q1*g.block, g.lanesAll) - g.q0*g.block)
 			g.bPacked = scratch(&g.bBuf, words)
-			g.run(words >= serialPacking, ceilDiv(g.bPanels*(g.q1-g.q0), packItem), g.packFn)
+			g.run(words >= serialPacking, ceilDiv(g.bPanels, packItem)*(g.q1-g.q0), g.packFn)
 			g.run(g.worth(), g.tilesDown*ceilDiv(g.bPanels, g.tileCols), g.tileFn)
 		}
 	}
@@ -176,7 +166,7 @@ func (g *gemm) cut(cols int) {
 	if g.pool.Threads() > 1 {
 		want = 4 * g.pool.Threads()
 	}
-	g.tileRows = max(1, min(g.groupRows/g.mr, g.aPanels/want))
+	g.tileRows = max(1, min(g.tileRowsMax/g.mr, g.aPanels/want))
 	g.tilesDown = ceilDiv(g.aPanels, g.tileRows)
 	g.tileCols = ceilDiv(ceilDiv(cols, g.nr), ceilDiv(want, g.tilesDown))
 }
@@ -193,48 +183,51 @@ func (p *product) bPanel(q, j int) []float32 {
 	return p.bPacked[((first-p.q0*p.block)*p.bPanels+j*count)*p.nr:]
 }
 
-// packA packs a panel of A for block q of the sum.
-func (p *product) packA(dst []float32, q, i int) {
+// packA packs the given panels of A, for block q of the sum.
+func (p *product) packA(dst []float32, q, from, to int) {
 	first, count := p.lanesOf(q)
 	k0 := first * p.perLane()
-	row := i * p.mr
-	p.pack(dst, left, p.a.Data, p.a.LD, !p.a.Trans, row, min(p.mr, p.m-row), k0, min(count*p.perLane(), p.k-k0))
+	p.packAll(dst, count*p.mr, left, p.a.Data, p.a.LD, !p.a.Trans, from*p.mr, min(to*p.mr, p.m)-from*p.mr,
+		k0, min(count*p.perLane(), p.k-k0))
 }
 
-func (p *product) packB(dst []float32, q, j int) {
+func (p *product) packB(dst []float32, q, from, to int) {
 	first, count := p.lanesOf(q)
 	k0 := first * p.perLane()
-	col := p.jc + j*p.nr
-	p.pack(dst, right, p.b.Data, p.b.LD, p.b.Trans, col, min(p.nr, p.n-col), k0, min(count*p.perLane(), p.k-k0))
+	col := from * p.nr
+	p.packAll(dst, count*p.nr, right, p.b.Data, p.b.LD, p.b.Trans, p.jc+col, min(to*p.nr, p.cols)-col,
+		k0, min(count*p.perLane(), p.k-k0))
 }
 
 func (g *gemm) packItem(item, _ int) {
-	for i := item * packItem; i < min((item+1)*packItem, g.bPanels*(g.q1-g.q0)); i++ {
-		q, panel := g.q0+i/g.bPanels, i%g.bPanels
-		g.packB(g.bPanel(q, panel), q, panel)
-	}
+	groups := ceilDiv(g.bPanels, packItem)
+	q, from := g.q0+item/groups, item%groups*packItem
+	g.packB(g.bPanel(q, from), q, from, min(from+packItem, g.bPanels))
 }
 
-// tile computes one tile of C: for every block of the sum and for as many columns
-// as stay in the L2 cache, each panel of A meets those columns.
+// tile computes one tile of C. As many blocks of the sum as fit are packed of its
+// rows; then, for as many columns of B as stay in the L2 cache, each block is added.
 func (g *gemm) tile(item, worker int) {
 	i0, j0 := item%g.tilesDown*g.tileRows, item/g.tilesDown*g.tileCols
 	i1, j1 := min(i0+g.tileRows, g.aPanels), min(j0+g.tileCols, g.bPanels)
-	if j0 >= j1 {
-		return
-	}
-	a := scratch(&g.workBuf[worker], g.tileRows*g.mr*g.block)
 	row := i0 * g.mr
 	rows := min(i1*g.mr, g.m) - row
-	for q := g.q0; q < g.q1; q++ {
-		_, count := g.lanesOf(q)
-		for i := i0; i < i1; i++ {
-			g.packA(a[(i-i0)*count*g.mr:], q, i)
+	blockWords := g.tileRows * g.mr * g.block
+	blocks := max(1, tileWords/blockWords)
+	a := scratch(&g.workBuf[worker], min(blocks, g.q1-g.q0)*blockWords)
+	for q0 := g.q0; q0 < g.q1; q0 += blocks {
+		q1 := min(q0+blocks, g.q1)
+		for q := q0; q < q1; q++ {
+			g.packA(a[(q-q0)*blockWords:], q, i0, i1)
 		}
-		for j := j0; j < j1; j += g.nb {
+		for j := j0; j < j1; j += g.cachedPanels {
 			col := j * g.nr
-			cols := min(min(j+g.nb, j1)*g.nr, g.cols) - col
-			g.tiles.mul(g.c[row*g.ldc+g.jc+col:], g.ldc, a, count*g.mr, g.bPanel(q, j), count*g.nr, count, rows, cols, q > 0 || g.acc)
+			cols := min(min(j+g.cachedPanels, j1)*g.nr, g.cols) - col
+			for q := q0; q < q1; q++ {
+				_, count := g.lanesOf(q)
+				g.tiles.mul(g.c[row*g.ldc+g.jc+col:], g.ldc, a[(q-q0)*blockWords:], count*g.mr, g.bPanel(q, j), count*g.nr, count,
+					rows, cols, q > 0 || g.acc)
+			}
 		}
 	}
 }
@@ -243,12 +236,10 @@ func (g *gemm) tile(item, worker int) {
 // the work on it, so each of its panels is packed into a small buffer, used
 // and forgotten; B is read once and nothing of its size is written.
 func (g *gemm) mulFew() {
+	g.cols = g.n
 	g.aPacked = scratch(&g.aBuf, g.aPanels*g.mr*g.lanesAll)
 	for q := range g.blocks {
-		_, count := g.lanesOf(q)
-		for i := range g.aPanels {
-			g.packA(g.aBlock(q)[i*count*g.mr:], q, i)
-		}
+		g.packA(g.aBlock(q), q, 0, g.aPanels)
 	}
 	g.run(g.worth(), ceilDiv(g.n, g.nr), g.stripFn)
 }
@@ -262,7 +253,7 @@ func (g *gemm) strip(j, worker int) {
 	col := j * g.nr
 	for q := range g.blocks {
 		_, count := g.lanesOf(q)
-		g.packB(b, q, j)
+		g.packB(b, q, j, j+1)
 		g.tiles.mul(g.c[col:], g.ldc, g.aBlock(q), count*g.mr, b, 0, count, g.m, min(g.nr, g.n-col), q > 0 || g.acc)
 	}
 }

@@ -266,7 +266,7 @@ func TestGemmBeyondPackedParts(t *testing.T) {
 	forISAs(t, func(t *testing.T, isa ISA) {
 		k := newTestKernels(t, isa, 2)
 		k.gemm.packedWords = 1
-		for _, s := range [][3]int{{260, packedCols + 33, 3}, {160, 35, 2*blockLanes + 100}, {130, packedCols + 5, 2*blockLanes + 9}} {
+		for _, s := range [][3]int{{260, packedCols + 33, 3}, {160, 35, 2*384 + 100}, {130, packedCols + 5, 2*384 + 9}} {
 			testRankOne(t, k, s[0], s[1], s[2])
 		}
 	})

@@ -5,27 +5,31 @@ import "unsafe"
 // tiles are the panel shapes and the innermost kernels of one ISA in one
 // precision. An operand is packed to panels of mr rows (of A) or nr columns (of
 // B), each laid out [lane][mr or nr] along the sum. A lane is one fp32 value, or
-// a pair of bf16 values that follow each other along the sum. AMX takes 16 lanes at
-// a time, and A as [16 lanes][mr][lane].
+// a pair of bf16 values that follow each other along the sum. AMX takes steps of 16
+// lanes: of A as [step][mr][16 lanes], of B as [step][nr/16][16 lanes][16 columns].
 type tiles struct {
-	isa    ISA
-	mr, nr int
-	step   int  // the lanes of a panel are a multiple of it
-	pairs  bool // lanes are bf16 pairs
-	round  bool // lanes are fp32 values that were rounded to bf16
+	isa        ISA
+	mr, nr     int
+	step       int // the lanes of a panel are a multiple of it
+	blockLanes int // lanes along the sum per pass over C
+	// Of a tile of C: the rows at most, and the panels of B that stay in the L2 cache
+	// while those rows pass.
+	tileRowsMax, cachedPanels int
+	pairs                     bool // lanes are bf16 pairs
+	round                     bool // lanes are fp32 values that were rounded to bf16
 }
 
 func newTiles(isa ISA, bf16 bool) tiles {
 	switch {
 	case isa == AMX && bf16:
-		return tiles{isa: AMX, mr: 32, nr: 32, step: 16, pairs: true}
+		return tiles{isa: AMX, mr: 32, nr: 32, step: 16, blockLanes: 192, tileRowsMax: 512, cachedPanels: 24, pairs: true}
 	case isa >= AVX512:
 		native := bf16 && nativeBF16
-		return tiles{isa: AVX512, mr: 14, nr: 32, step: 1, pairs: native, round: bf16 && !native}
+		return tiles{isa: AVX512, mr: 14, nr: 32, step: 1, blockLanes: 384, tileRowsMax: 256, cachedPanels: 12, pairs: native, round: bf16 && !native}
 	case isa == AVX2:
-		return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, round: bf16}
+		return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, blockLanes: 384, tileRowsMax: 144, cachedPanels: 24, round: bf16}
 	default:
-		return tiles{isa: Generic, mr: 4, nr: 4, step: 1, round: bf16}
+		return tiles{isa: Generic, mr: 4, nr: 4, step: 1, blockLanes: 384, tileRowsMax: 128, cachedPanels: 32, round: bf16}
 	}
 }
 
@@ -80,10 +84,6 @@ func (t *tiles) pack(dst []float32, of side, x []float32, ld int, along bool, p0
 		return
 	case AVX2:
 		chunk = 8
-	case AMX:
-		if of == right { // its kernels do not fill up the last step
-			clear(dst[(kn+1)/2*width:])
-		}
 	}
 	for h := 0; h < width; h += chunk {
 		p := packArgs{
@@ -98,12 +98,17 @@ func (t *tiles) pack(dst []float32, of side, x []float32, ld int, along bool, p0
 			p.src = unsafe.Pointer(&x[h])
 		}
 		switch {
-		case t.isa == AMX && of == left:
+		case t.isa == AMX:
 			p.dst, p.stride = unsafe.Pointer(&dst[h*t.step]), int64(width*t.step)
-			if along {
-				packTileRowsAMX(&p)
-			} else {
-				packTileColsAMX(&p)
+			switch {
+			case of == left && along:
+				packTileRowsAAMX(&p)
+			case of == left:
+				packTileColsAAMX(&p)
+			case along:
+				packTileRowsBAMX(&p)
+			default:
+				packTileColsBAMX(&p)
 			}
 		case t.isa == AVX2 && along && t.round:
 			packRowsRoundAVX2(&p)
@@ -125,6 +130,24 @@ func (t *tiles) pack(dst []float32, of side, x []float32, ld int, along bool, p0
 			packColsRoundAVX512(&p)
 		default:
 			packColsAVX512(&p)
+		}
+	}
+}
+
+// packChunk is how many elements along the sum are packed of all panels before the
+// next ones, where these lie in other rows: so every row is read in one go.
+const packChunk = 64
+
+// packAll packs count rows or columns, as pack does, to panels that begin stride
+// floats apart.
+func (t *tiles) packAll(dst []float32, stride int, of side, x []float32, ld int, along bool, p0, count, k0, kn int) {
+	width, chunk := t.width(of), packChunk
+	if along {
+		chunk = kn
+	}
+	for k := 0; k < kn; k += chunk {
+		for p := 0; p < count; p += width {
+			t.pack(dst[p/width*stride+t.lanes(k)*width:], of, x, ld, along, p0+p, min(width, count-p), k0+k, min(chunk, kn-k))
 		}
 	}
 }

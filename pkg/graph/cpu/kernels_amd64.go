@@ -23,10 +23,16 @@ func gemmBF16Rows4AVX512(args *gemmArgs)
 func gemmBF16AMX(args *tilesArgs)
 
 //go:noescape
-func packTileRowsAMX(args *packArgs)
+func packTileRowsAAMX(args *packArgs)
 
 //go:noescape
-func packTileColsAMX(args *packArgs)
+func packTileRowsBAMX(args *packArgs)
+
+//go:noescape
+func packTileColsAAMX(args *packArgs)
+
+//go:noescape
+func packTileColsBAMX(args *packArgs)
 
 //go:noescape
 func gemmF32Rows6AVX2(args *gemmArgs)

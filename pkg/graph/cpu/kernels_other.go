@@ -10,8 +10,10 @@ func gemmF32Rows4AVX512(*gemmArgs)    { panic("cpu: gemmF32Rows4AVX512 needs amd
 func gemmBF16Rows14AVX512(*gemmArgs)  { panic("cpu: gemmBF16Rows14AVX512 needs amd64") }
 func gemmBF16Rows4AVX512(*gemmArgs)   { panic("cpu: gemmBF16Rows4AVX512 needs amd64") }
 func gemmBF16AMX(*tilesArgs)          { panic("cpu: gemmBF16AMX needs amd64") }
-func packTileRowsAMX(*packArgs)       { panic("cpu: packTileRowsAMX needs amd64") }
-func packTileColsAMX(*packArgs)       { panic("cpu: packTileColsAMX needs amd64") }
+func packTileRowsAAMX(*packArgs)      { panic("cpu: packTileRowsAAMX needs amd64") }
+func packTileRowsBAMX(*packArgs)      { panic("cpu: packTileRowsBAMX needs amd64") }
+func packTileColsAAMX(*packArgs)      { panic("cpu: packTileColsAAMX needs amd64") }
+func packTileColsBAMX(*packArgs)      { panic("cpu: packTileColsBAMX needs amd64") }
 func gemmF32Rows6AVX2(*gemmArgs)      { panic("cpu: gemmF32Rows6AVX2 needs amd64") }
 func gemmF32Rows2AVX2(*gemmArgs)      { panic("cpu: gemmF32Rows2AVX2 needs amd64") }
 func packRowsAVX512(*packArgs)        { panic("cpu: packRowsAVX512 needs amd64") }

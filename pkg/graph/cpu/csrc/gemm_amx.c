@@ -13,12 +13,12 @@
 #define STEPS(LOWER)                                                          \
   for (long l = 0; l < lanes; l += TILE) {                                    \
     _tile_loadd(4, a, 4 * TILE);                                              \
-    _tile_loadd(6, b, 4 * EDGE);                                              \
-    _tile_loadd(7, b + TILE, 4 * EDGE);                                       \
+    _tile_loadd(6, b, 4 * TILE);                                              \
+    _tile_loadd(7, b + TILE * TILE, 4 * TILE);                                \
+    if (LOWER) _tile_loadd(5, a + TILE * TILE, 4 * TILE);                     \
     _tile_dpbf16ps(0, 4, 6);                                                  \
     _tile_dpbf16ps(1, 4, 7);                                                  \
     if (LOWER) {                                                              \
-      _tile_loadd(5, a + TILE * TILE, 4 * TILE);                              \
       _tile_dpbf16ps(2, 5, 6);                                                \
       _tile_dpbf16ps(3, 5, 7);                                                \
     }                                                                         \
@@ -74,7 +74,7 @@ static inline __attribute__((always_inline)) void store_edge(const float *e, flo
 }
 
 // Panels of A, each [lanes / 16][32 rows][16 lanes], meet panels of B, each
-// [lanes][32 columns]. The registers are configured and released here, because a
+// [lanes / 16][2][16 lanes][16 columns]. The registers are configured and released here, because a
 // goroutine may go on elsewhere as soon as this returns. What is added to is the
 // sum's first term, in whole blocks and in those at the edges alike.
 void gemmBF16AMX(const tiles_args *g) {
@@ -103,50 +103,53 @@ void gemmBF16AMX(const tiles_args *g) {
   _tile_release();
 }
 
-// Packing of up to 16 rows of a panel of A to dst[k / 32][stride], 16 rows of 16
-// pairs each time. What a whole step has beyond the operand is zero.
+// Packing of 16 rows of A, or columns of B, to one register's worth of memory for
+// every 32 elements along the sum: 16 rows of 16 pairs for A, 16 pairs of 16
+// columns for B. These begin stride words apart. What is beyond the operand, and
+// beyond k in the last of them, is zero.
 
-// Rows of src are contiguous along k.
-void packTileRowsAMX(const pack_args *p) {
-  const float *s = p->src;
-  float *d = p->dst;
-  long ld = p->ld, have = p->have;
-  for (long k = p->k; k > 0; k -= 32) {
-    __mmask16 k0 = lanes16(k), k1 = lanes16(k - 16);
-#pragma clang loop unroll(full)
-    for (int i = 0; i < 16; i++) {
-      __m512 lo = _mm512_maskz_loadu_ps(i < have ? k0 : 0, s + i * ld);
-      __m512 hi = _mm512_maskz_loadu_ps(i < have ? k1 : 0, s + i * ld + 16);
-      _mm512_storeu_si512(d + 16 * i, (__m512i)_mm512_cvtne2ps_pbh(hi, lo));
-    }
-    s += 32;
-    d += p->stride;
+// Rows of src are contiguous along k; for B they are transposed as words.
+#define DEF_PACK_TILE_ROWS(NAME, TRANSPOSE)                                   \
+  void NAME(const pack_args *p) {                                             \
+    const float *s = p->src;                                                  \
+    float *d = p->dst;                                                        \
+    long ld = p->ld, have = p->have;                                          \
+    for (long k = p->k; k > 0; k -= 32) {                                     \
+      __mmask16 k0 = lanes16(k), k1 = lanes16(k - 16);                        \
+      __m512i r[16];                                                          \
+      _Pragma("clang loop unroll(full)") for (int i = 0; i < 16; i++) {       \
+        __m512 lo = _mm512_maskz_loadu_ps(i < have ? k0 : 0, s + i * ld);     \
+        __m512 hi = _mm512_maskz_loadu_ps(i < have ? k1 : 0, s + i * ld + 16); \
+        r[i] = (__m512i)_mm512_cvtne2ps_pbh(hi, lo);                          \
+      }                                                                       \
+      if (TRANSPOSE) transpose16(r);                                          \
+      _Pragma("clang loop unroll(full)") for (int i = 0; i < 16; i++)         \
+          _mm512_storeu_si512(d + 16 * i, r[i]);                              \
+      s += 32;                                                                \
+      d += p->stride;                                                         \
+    }                                                                         \
   }
-}
+DEF_PACK_TILE_ROWS(packTileRowsAAMX, 0)
+DEF_PACK_TILE_ROWS(packTileRowsBAMX, 1)
 
-// Rows of src follow each other along k: two of them make 16 pairs, which are
-// transposed as words.
-void packTileColsAMX(const pack_args *p) {
-  const float *s = p->src;
-  float *d = p->dst;
-  long ld = p->ld;
-  __mmask16 hm = lanes16(p->have);
-  for (long k = p->k; k > 0; k -= 32) {
-    __m512i r[16];
-#pragma clang loop unroll(full)
-    for (int i = 0; i < 16; i++) {
-      __m512 x0 = _mm512_maskz_loadu_ps(2 * i < k ? hm : 0, s + (2 * i) * ld);
-      __m512 x1 = _mm512_maskz_loadu_ps(2 * i + 1 < k ? hm : 0, s + (2 * i + 1) * ld);
-      __m512i lo = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x0));
-      __m512i hi = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x1));
-      hi = _mm512_slli_epi32(hi, 16);
-      __asm__("" : "+v"(hi)); // else clang interleaves by a table in memory
-      r[i] = _mm512_or_si512(lo, hi);
-    }
-    transpose16(r);
-#pragma clang loop unroll(full)
-    for (int i = 0; i < 16; i++) _mm512_storeu_si512(d + 16 * i, r[i]);
-    s += 32 * ld;
-    d += p->stride;
+// Rows of src follow each other along k: two of them make 16 pairs, which for A
+// are transposed as words.
+#define DEF_PACK_TILE_COLS(NAME, TRANSPOSE)                                   \
+  void NAME(const pack_args *p) {                                             \
+    const float *s = p->src;                                                  \
+    float *d = p->dst;                                                        \
+    long ld = p->ld;                                                          \
+    __mmask16 hm = lanes16(p->have);                                          \
+    for (long k = p->k; k > 0; k -= 32) {                                     \
+      __m512i r[16];                                                          \
+      _Pragma("clang loop unroll(full)") for (int i = 0; i < 16; i++)         \
+          r[i] = pair_rows(s + 2 * i * ld, ld, 2 * i < k ? hm : 0, 2 * i + 1 < k ? hm : 0); \
+      if (TRANSPOSE) transpose16(r);                                          \
+      _Pragma("clang loop unroll(full)") for (int i = 0; i < 16; i++)         \
+          _mm512_storeu_si512(d + 16 * i, r[i]);                              \
+      s += 32 * ld;                                                           \
+      d += p->stride;                                                         \
+    }                                                                         \
   }
-}
+DEF_PACK_TILE_COLS(packTileColsAAMX, 1)
+DEF_PACK_TILE_COLS(packTileColsBAMX, 0)

@@ -88,3 +88,14 @@ static inline __attribute__((always_inline)) void transpose16(__m512i *r) {
     r[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
   }
 }
+
+#ifdef __AVX512BF16__
+// Two rows of up to 16 floats, rounded to bf16 and interleaved to pairs.
+static inline __attribute__((always_inline)) __m512i pair_rows(const float *s, long ld, __mmask16 m0, __mmask16 m1) {
+  __m512i lo = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m0, s)));
+  __m512i hi = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m1, s + ld)));
+  hi = _mm512_slli_epi32(hi, 16);
+  __asm__("" : "+v"(hi)); // else clang interleaves by a table in memory
+  return _mm512_or_si512(lo, hi);
+}
+#endif

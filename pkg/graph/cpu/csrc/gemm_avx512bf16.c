@@ -41,13 +41,7 @@ void packColsBF16AVX512(const pack_args *p) {
   long ld = p->ld, st = p->stride;
   __mmask16 hm = lanes16(p->have), lm = lanes16(p->lanes);
   for (long k = p->k; k > 0; k -= 2) {
-    __m512 x0 = _mm512_maskz_loadu_ps(hm, s);
-    __m512 x1 = _mm512_maskz_loadu_ps(k > 1 ? hm : 0, s + ld);
-    __m512i lo = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x0));
-    __m512i hi = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x1));
-    hi = _mm512_slli_epi32(hi, 16);
-    __asm__("" : "+v"(hi)); // else clang interleaves by a table in memory
-    _mm512_mask_storeu_epi32(d, lm, _mm512_or_si512(lo, hi));
+    _mm512_mask_storeu_epi32(d, lm, pair_rows(s, ld, hm, k > 1 ? hm : 0));
     s += 2 * ld;
     d += st;
   }
