@@ -223,6 +223,12 @@ INLINE void clear_row(float *p, long n) {
   for (long j = 0; j < n; j += W) store(p + j, vzero());
 }
 
+// Of the row's vectors from j = LO to HI those that lie whole within its range
+// [from, to) need no mask. What is outside of LO and HI is not computed.
+#define LO(from) ((from) & ~(long)(W - 1))
+#define HI(to) (((to) + W - 1) & ~(long)(W - 1))
+#define INSIDE(j, from, to) ((from) <= (j) && (j) + W <= (to))
+
 // One step of the online softmax (Milakov and Gimelshein 2018) for each row of a
 // tile of scores: the weights e^(scale s - max) replace the scores, and what the
 // row has summed so far is scaled to the new maximum. A row that may attend to
@@ -233,30 +239,40 @@ void NAME(softmaxTile)(const tile_args *t) {
   for (long r = 0; r < t->rows; r++) {
     float *s = t->s + r * t->ld;
     long from = t->range[2 * r], to = t->range[2 * r + 1];
+    if (from >= to) {
+      clear_row(s, t->cols);
+      continue;
+    }
+    long lo = LO(from), hi = HI(to);
     vf top = low;
-    if (from < to)
-      for (long j = 0; j < t->cols; j += W)
-        top = vmax(selectm(rangem(from - j, to - j), vmul(scale, load(s + j)), low), top);
+    for (long j = lo; j < hi; j += W) {
+      vf x = vmul(scale, load(s + j));
+      top = vmax(INSIDE(j, from, to) ? x : selectm(rangem(from - j, to - j), x, low), top);
+    }
     float before = t->max[r], now = vreducemax(top);
     now = now > before ? now : before;
-    if (from >= to || now == never) {
+    if (now == never) {
       clear_row(s, t->cols);
       continue;
     }
     vf max = vset(now), sum = vzero();
-    for (long j = 0; j < t->cols; j += W) {
+    clear_row(s, lo);
+    for (long j = lo; j < hi; j += W) {
       vf e = vexp(vsub(vmul(scale, load(s + j)), max));
-      e = keepm(e, rangem(from - j, to - j));
+      if (!INSIDE(j, from, to)) e = keepm(e, rangem(from - j, to - j));
       store(s + j, e);
       sum = vadd(sum, e);
     }
-    vf shrink = vexp(vset(before - now));
-    float f = vfirst(shrink);
+    clear_row(s + hi, t->cols - hi);
+    float f = one;
+    if (now != before) {
+      vf shrink = vexp(vset(before - now));
+      f = vfirst(shrink);
+      float *o = t->out + r * t->width;
+      for (long j = 0; j < t->width; j += W) store(o + j, vmul(shrink, load(o + j)));
+    }
     t->sum[r] = t->sum[r] * f + vreduceadd(sum);
     t->max[r] = now;
-    if (f == one) continue;
-    float *o = t->out + r * t->width;
-    for (long j = 0; j < t->width; j += W) store(o + j, vmul(shrink, load(o + j)));
   }
 }
 
@@ -272,13 +288,22 @@ void NAME(softmaxTileGrad)(const tile_args *t) {
       clear_row(dp, t->cols);
       continue;
     }
+    long lo = LO(from), hi = HI(to);
     vf lse = vset(t->lse[r]), delta = vset(t->delta[r]);
-    for (long j = 0; j < t->cols; j += W) {
-      vm m = rangem(from - j, to - j);
-      vf p = keepm(vexp(vsub(vmul(scale, load(s + j)), lse)), m);
-      vf ds = keepm(vmul(vmul(scale, p), vsub(load(dp + j), delta)), m);
+    clear_row(s, lo);
+    clear_row(dp, lo);
+    for (long j = lo; j < hi; j += W) {
+      vf p = vexp(vsub(vmul(scale, load(s + j)), lse));
+      vf ds = vmul(vmul(scale, p), vsub(load(dp + j), delta));
+      if (!INSIDE(j, from, to)) {
+        vm m = rangem(from - j, to - j);
+        p = keepm(p, m);
+        ds = keepm(ds, m);
+      }
       store(s + j, p);
       store(dp + j, ds);
     }
+    clear_row(s + hi, t->cols - hi);
+    clear_row(dp + hi, t->cols - hi);
   }
 }
