@@ -56,8 +56,8 @@ type attention struct {
 	deltaBuf   []float32
 	work       []attentionScratch // per worker
 
-	packForwardFn, forwardFn                    func(item, worker int)
-	packBackwardFn, pairFn, keyBlockFn, queryFn func(item, worker int)
+	packForwardFn, forwardFn, forwardPairFn             func(item, worker int)
+	packBackwardFn, backwardPairFn, keyBlockFn, queryFn func(item, worker int)
 	attentionCall
 }
 
@@ -73,8 +73,9 @@ type attentionScratch struct {
 }
 
 // attentionCall is one call. A pair is one kv head of one sequence, together with
-// the group of heads that read it; pairs are worked on in runs whose packed
-// operands fit the budget.
+// the group of heads that read it. Where there are pairs enough for all threads, each
+// is one item, whose packed operands stay in its thread's cache. Otherwise pairs are
+// worked on in runs whose packed operands fit the budget, and divided into blocks.
 type attentionCall struct {
 	*Attention
 	*tiles
@@ -91,9 +92,10 @@ type attentionCall struct {
 
 	first      int       // first pair of the run
 	pairs      int       // pairs in it
-	pairFloats int       // packed floats of a pair
-	packed     []float32 // of the run
-	delta      []float32 // backward: dout.out of each query of the run
+	whole      bool      // pairs are items, which pack their own operands
+	pairFloats int       // packed floats of a slot
+	packed     []float32 // of the slots: one for each pair of the run, or for each worker
+	delta      []float32 // backward: dout.out of each query of a slot
 
 	// Floats in a panel of query rows (as A), of key rows (as B), and of columns
 	// summed over the keys or over the queries of a tile (as B).
@@ -104,8 +106,8 @@ func (a *attention) init(k *Kernels) {
 	a.k, a.budget = k, 8<<20
 	a.fp32, a.bf16 = newTiles(k.isa, false), newTiles(k.isa, true)
 	a.work = make([]attentionScratch, k.pool.Threads())
-	a.packForwardFn, a.forwardFn = a.packForward, a.forwardItem
-	a.packBackwardFn, a.pairFn, a.keyBlockFn, a.queryFn = a.packBackward, a.pairItem, a.keyBlockItem, a.queryItem
+	a.packForwardFn, a.forwardFn, a.forwardPairFn = a.packForwardItem, a.forwardItem, a.forwardPair
+	a.packBackwardFn, a.backwardPairFn, a.keyBlockFn, a.queryFn = a.packBackwardItem, a.backwardPair, a.keyBlockItem, a.queryItem
 }
 
 // start fills in what forward and backward have in common. Sizes that do not
@@ -160,15 +162,24 @@ func (w *attentionScratch) grow(a *attention) {
 	}
 }
 
-// run works on all pairs, as many at a time as fit the budget.
-func (a *attention) run(pairFloats int, do func(*attention)) {
+// run works on all pairs: each as a whole, or as many at a time as fit the budget.
+func (a *attention) run(pairFloats int, pairFn func(pair, worker int), divided func(*attention)) {
 	all := a.Batch * a.KVHeads
 	a.pairFloats = pairFloats
 	size := min(all, max(1, a.budget/pairFloats))
-	a.packed = scratch(&a.packBuf, size*pairFloats)
+	slots := size
+	if a.whole {
+		size, slots = all, min(all, a.k.pool.Threads())
+	}
+	a.packed = scratch(&a.packBuf, slots*pairFloats)
+	a.delta = scratch(&a.deltaBuf, slots*a.group*a.Queries)
 	for ; a.first < all; a.first += size {
 		a.pairs = min(size, all-a.first)
-		do(a)
+		if a.whole {
+			a.k.pool.Run(a.pairs, pairFn)
+		} else {
+			divided(a)
+		}
 	}
 	a.attentionCall = attentionCall{}
 }

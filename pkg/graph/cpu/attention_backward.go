@@ -24,8 +24,8 @@ func (a *attention) backward(s *Attention, dq, dk, dv, q, keys, values, out, lse
 	a.dq, a.dk, a.dv = dq, dk, dv
 	a.q, a.keys, a.values, a.out, a.lse, a.dout = q, keys, values, out, lse, dout
 	pair := a.keyBlocks*a.keyBlockFloats() + a.group*a.queryBlocks*a.queryBlockFloats()
-	a.delta = scratch(&a.deltaBuf, min(s.Batch*s.KVHeads, max(1, a.budget/pair))*a.group*a.Queries)
-	a.run(pair, (*attention).backwardRun)
+	a.whole = !a.fewPairs(s.Batch * s.KVHeads)
+	a.run(pair, a.backwardPairFn, (*attention).backwardRun)
 }
 
 func (c *attentionCall) keyBlockFloats() int {
@@ -38,20 +38,19 @@ func (c *attentionCall) queryBlockFloats() int {
 
 // fewPairs says whether pairs as items would leave more threads idle than
 // computing the scores twice costs: 5 products of a tile against 7.
-func (a *attention) fewPairs() bool {
+func (a *attention) fewPairs(pairs int) bool {
 	threads := a.k.pool.Threads()
-	return 7*a.pairs < 5*ceilDiv(a.pairs, threads)*threads
+	return 7*pairs < 5*ceilDiv(pairs, threads)*threads
 }
 
 func (a *attention) backwardRun() {
-	a.k.pool.Run(a.pairs*(a.keyBlocks+a.group*a.queryBlocks), a.packBackwardFn)
-	if a.fewPairs() {
-		a.k.pool.Run(a.pairs*a.keyBlocks, a.keyBlockFn)
-		a.k.pool.Run(a.pairs*a.group*a.queryBlocks, a.queryFn)
-	} else {
-		a.k.pool.Run(a.pairs, a.pairFn)
-	}
+	a.k.pool.Run(a.pairs*a.blocks(), a.packBackwardFn)
+	a.k.pool.Run(a.pairs*a.keyBlocks, a.keyBlockFn)
+	a.k.pool.Run(a.pairs*a.group*a.queryBlocks, a.queryFn)
 }
+
+// blocks is the number of blocks of keys and of queries of a pair.
+func (a *attention) blocks() int { return a.keyBlocks + a.group*a.queryBlocks }
 
 // packedKeys are the packed operands of a block of keys: the rows of k and of v,
 // for s and dp, and the columns of k, for dq.
@@ -61,27 +60,28 @@ type packedKeys struct{ k, v, kCols []float32 }
 // dout, and their columns, for dk and dv.
 type packedQueries struct{ q, dout, qCols, doutCols []float32 }
 
-func (c *attentionCall) keyBlock(pair, j int) packedKeys {
-	x := c.packed[pair*c.pairFloats+j*c.keyBlockFloats():]
+func (c *attentionCall) keyBlock(slot, j int) packedKeys {
+	x := c.packed[slot*c.pairFloats+j*c.keyBlockFloats():]
 	n := ceilDiv(tileKeys, c.nr) * c.keyPanel
 	return packedKeys{x, x[n:], x[2*n:]}
 }
 
-// queryBlock returns block i of head g of the pair's group.
-func (c *attentionCall) queryBlock(pair, g, i int) packedQueries {
-	x := c.packed[pair*c.pairFloats+c.keyBlocks*c.keyBlockFloats()+(g*c.queryBlocks+i)*c.queryBlockFloats():]
+// queryBlock returns block i of head g of the group of the pair in a slot.
+func (c *attentionCall) queryBlock(slot, g, i int) packedQueries {
+	x := c.packed[slot*c.pairFloats+c.keyBlocks*c.keyBlockFloats()+(g*c.queryBlocks+i)*c.queryBlockFloats():]
 	n, m := c.tileRows/c.mr*c.queryPanel, ceilDiv(c.HeadDim, c.nr)*c.overQueries
 	return packedQueries{x, x[n:], x[2*n:], x[2*n+m:]}
 }
 
-func (a *attention) packBackward(item, _ int) {
-	per := a.keyBlocks + a.group*a.queryBlocks
-	pair := item / per
-	item %= per
+func (a *attention) packBackwardItem(item, _ int) {
+	a.packBackward(item/a.blocks(), item/a.blocks(), item%a.blocks())
+}
+
+func (a *attention) packBackward(slot, pair, block int) {
 	b, kvHead := a.pair(pair)
-	if item < a.keyBlocks {
-		to := a.keyBlock(pair, item)
-		j0 := item * tileKeys
+	if block < a.keyBlocks {
+		to := a.keyBlock(slot, block)
+		j0 := block * tileKeys
 		cols := min(tileKeys, a.Keys-j0)
 		k, ld := a.keyRows(a.keys, b, kvHead, j0)
 		v, _ := a.keyRows(a.values, b, kvHead, j0)
@@ -90,8 +90,8 @@ func (a *attention) packBackward(item, _ int) {
 		a.packAll(to.kCols, a.overKeys, right, k, ld, false, 0, a.HeadDim, 0, cols)
 		return
 	}
-	g, i := (item-a.keyBlocks)/a.queryBlocks, (item-a.keyBlocks)%a.queryBlocks
-	to := a.queryBlock(pair, g, i)
+	g, i := (block-a.keyBlocks)/a.queryBlocks, (block-a.keyBlocks)%a.queryBlocks
+	to := a.queryBlock(slot, g, i)
 	head, r0 := kvHead*a.group+g, i*a.tileRows
 	rows := min(a.tileRows, a.Queries-r0)
 	q, ld := a.queryRows(a.q, b, head, r0)
@@ -101,14 +101,17 @@ func (a *attention) packBackward(item, _ int) {
 	a.packAll(to.dout, a.queryPanel, left, dout, ld, true, 0, rows, 0, a.HeadDim)
 	a.packAll(to.qCols, a.overQueries, right, q, ld, false, 0, a.HeadDim, 0, rows)
 	a.packAll(to.doutCols, a.overQueries, right, dout, ld, false, 0, a.HeadDim, 0, rows)
-	delta := a.delta[(pair*a.group+g)*a.Queries+r0:]
+	delta := a.delta[(slot*a.group+g)*a.Queries+r0:]
 	for r := range rows {
 		delta[r] = float32(a.k.Dot(dout[r*ld:][:a.HeadDim], out[r*ld:]))
 	}
 }
 
-// pairItem computes all gradients of a pair.
-func (a *attention) pairItem(pair, worker int) {
+// backwardPair computes all gradients of a pair.
+func (a *attention) backwardPair(pair, worker int) {
+	for block := range a.blocks() {
+		a.packBackward(worker, pair, block)
+	}
 	for g := range a.group {
 		for i := range a.queryBlocks {
 			a.clearQueries(pair, g, i)
@@ -118,7 +121,7 @@ func (a *attention) pairItem(pair, worker int) {
 		a.clearKeys(pair, j)
 		for g := range a.group {
 			for i := j * tileKeys / a.tileRows; i < a.queryBlocks; i++ {
-				a.backwardTile(&a.work[worker], pair, g, i, j, true, true)
+				a.backwardTile(&a.work[worker], worker, pair, g, i, j, true, true)
 			}
 		}
 	}
@@ -131,7 +134,7 @@ func (a *attention) keyBlockItem(item, worker int) {
 	a.clearKeys(pair, j)
 	for g := range a.group {
 		for i := j * tileKeys / a.tileRows; i < a.queryBlocks; i++ {
-			a.backwardTile(&a.work[worker], pair, g, i, j, true, false)
+			a.backwardTile(&a.work[worker], pair, pair, g, i, j, true, false)
 		}
 	}
 }
@@ -143,7 +146,7 @@ func (a *attention) queryItem(item, worker int) {
 	pair, g := item/a.group%a.pairs, item%a.group
 	a.clearQueries(pair, g, i)
 	for j := 0; j*tileKeys < min((i+1)*a.tileRows, a.Queries); j++ {
-		a.backwardTile(&a.work[worker], pair, g, i, j, false, true)
+		a.backwardTile(&a.work[worker], pair, pair, g, i, j, false, true)
 	}
 }
 
@@ -167,7 +170,7 @@ func (a *attention) clearQueries(pair, g, i int) {
 
 // backwardTile adds what one tile, block i of the queries of head g and block j
 // of the keys, gives to dk and dv (if toKeys) and to dq (if toQueries).
-func (a *attention) backwardTile(w *attentionScratch, pair, g, i, j int, toKeys, toQueries bool) {
+func (a *attention) backwardTile(w *attentionScratch, slot, pair, g, i, j int, toKeys, toQueries bool) {
 	b, kvHead := a.pair(pair)
 	head, r0, j0 := kvHead*a.group+g, i*a.tileRows, j*tileKeys
 	rows := min(a.tileRows, a.Queries-r0)
@@ -175,7 +178,7 @@ func (a *attention) backwardTile(w *attentionScratch, pair, g, i, j int, toKeys,
 	if cols == 0 || a.firstFrom(b, r0, r0+rows) >= j0+cols {
 		return
 	}
-	keys, queries := a.keyBlock(pair, j), a.queryBlock(pair, g, i)
+	keys, queries := a.keyBlock(slot, j), a.queryBlock(slot, g, i)
 	lanes := a.lanes(a.HeadDim)
 	for r := 0; r < rows; r += a.mr {
 		n := min(a.mr, rows-r)
@@ -186,7 +189,7 @@ func (a *attention) backwardTile(w *attentionScratch, pair, g, i, j int, toKeys,
 	}
 	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
 	lse := a.lse[(b*a.Heads+head)*a.Queries+r0:]
-	delta := a.delta[(pair*a.group+g)*a.Queries+r0:]
+	delta := a.delta[(slot*a.group+g)*a.Queries+r0:]
 	a.k.softmaxTileGrad(w, lse[:rows], delta[:rows], cols, a.Scale)
 	if toKeys {
 		dv, ld := a.keyRows(a.dv, b, kvHead, j0)

@@ -9,56 +9,78 @@ func (a *attention) forward(s *Attention, out, lse, q, keys, values []float32) {
 	a.start(s)
 	a.out, a.lse, a.q, a.keys, a.values = out, lse, q, keys, values
 	block := ceilDiv(tileKeys, a.nr)*a.keyPanel + ceilDiv(a.HeadDim, a.nr)*a.overKeys
-	a.run(a.keyBlocks*block, (*attention).forwardRun)
+	// Pairs differ little, but a thread may be left with one while others have none.
+	a.whole = s.Batch*s.KVHeads >= 4*a.k.pool.Threads()
+	a.run(a.keyBlocks*block, a.forwardPairFn, (*attention).forwardRun)
 }
 
 func (a *attention) forwardRun() {
 	a.k.pool.Run(a.pairs*a.keyBlocks, a.packForwardFn)
-	items := a.pairs * a.queryBlocks
-	if !a.single {
-		items *= a.group
-	}
-	a.k.pool.Run(items, a.forwardFn)
+	a.k.pool.Run(a.pairs*a.headItems()*a.queryBlocks, a.forwardFn)
 }
 
-// forwardBlock returns the packed keys and values of key block j of a pair: the
-// rows of the keys, for the scores, and the columns of the values.
-func (c *attentionCall) forwardBlock(pair, j int) (keys, values []float32) {
-	x := c.packed[pair*c.pairFloats:][j*(c.pairFloats/c.keyBlocks):]
+// headItems is how many items the heads of a pair are: one each, or all together
+// where there is a single query.
+func (a *attention) headItems() int {
+	if a.single {
+		return 1
+	}
+	return a.group
+}
+
+// forwardBlock returns the packed keys and values of key block j of the pair in a
+// slot: the rows of the keys, for the scores, and the columns of the values.
+func (c *attentionCall) forwardBlock(slot, j int) (keys, values []float32) {
+	x := c.packed[slot*c.pairFloats:][j*(c.pairFloats/c.keyBlocks):]
 	return x, x[ceilDiv(tileKeys, c.nr)*c.keyPanel:]
 }
 
-func (a *attention) packForward(item, _ int) {
-	pair, j := item/a.keyBlocks, item%a.keyBlocks
+func (a *attention) packForwardItem(item, _ int) {
+	a.packForward(item/a.keyBlocks, item/a.keyBlocks, item%a.keyBlocks)
+}
+
+func (a *attention) packForward(slot, pair, j int) {
 	b, kvHead := a.pair(pair)
 	j0 := j * tileKeys
 	cols := min(tileKeys, a.past(b)+a.Queries-j0)
 	if cols <= 0 {
 		return
 	}
-	keys, values := a.forwardBlock(pair, j)
+	keys, values := a.forwardBlock(slot, j)
 	x, ld := a.keyRows(a.keys, b, kvHead, j0)
 	a.packAll(keys, a.keyPanel, right, x, ld, true, 0, cols, 0, a.HeadDim)
 	x, ld = a.keyRows(a.values, b, kvHead, j0)
 	a.packAll(values, a.overKeys, right, x, ld, false, 0, a.HeadDim, 0, cols)
 }
 
-// forwardItem computes one block of queries of one head, or of all heads of a
-// group where there is a single query. The last blocks come first: they see the
+// forwardPair computes all heads of a pair.
+func (a *attention) forwardPair(pair, worker int) {
+	for j := range a.keyBlocks {
+		a.packForward(worker, pair, j)
+	}
+	for g := range a.headItems() {
+		for i := range a.queryBlocks {
+			a.forwardQueries(&a.work[worker], worker, pair, g, i)
+		}
+	}
+}
+
+// forwardItem is one block of queries. The last blocks come first: they see the
 // most keys and would keep others waiting at the end.
 func (a *attention) forwardItem(item, worker int) {
-	heads := a.group
-	if a.single {
-		heads = 1
-	}
-	block := a.queryBlocks - 1 - item/(a.pairs*heads)
+	heads := a.headItems()
 	pair := item / heads % a.pairs
+	a.forwardQueries(&a.work[worker], pair, pair, item%heads, a.queryBlocks-1-item/(a.pairs*heads))
+}
+
+// forwardQueries computes one block of queries of head g of a pair's group, or of
+// all its heads where there is a single query.
+func (a *attention) forwardQueries(w *attentionScratch, slot, pair, g, block int) {
 	b, kvHead := a.pair(pair)
-	head := kvHead*a.group + item%heads
+	head := kvHead*a.group + g
 	r0 := block * a.tileRows
 	rows := min(a.tileRows, a.rows-r0)
 
-	w := &a.work[worker]
 	x, ld := a.queryRows(a.q, b, head, r0)
 	a.packAll(w.q, a.queryPanel, left, x, ld, true, 0, rows, 0, a.HeadDim)
 	clear(w.out)
@@ -68,7 +90,7 @@ func (a *attention) forwardItem(item, worker int) {
 	}
 	end := a.position(b, r0+rows-1) + 1
 	for j := a.firstFrom(b, r0, r0+rows) / tileKeys; j*tileKeys < end; j++ {
-		a.forwardTile(w, pair, b, r0, rows, j)
+		a.forwardTile(w, slot, b, r0, rows, j)
 	}
 
 	y, ld := a.queryRows(a.out, b, head, r0)
@@ -84,8 +106,8 @@ func (a *attention) forwardItem(item, worker int) {
 // forwardTile adds what the rows get from key block j. A panel of rows computes
 // no scores beyond its last row's position. Everything skipped is exactly zero
 // otherwise, so the result does not depend on how rows are put into panels.
-func (a *attention) forwardTile(w *attentionScratch, pair, b, r0, rows, j int) {
-	keys, values := a.forwardBlock(pair, j)
+func (a *attention) forwardTile(w *attentionScratch, slot, b, r0, rows, j int) {
+	keys, values := a.forwardBlock(slot, j)
 	j0 := j * tileKeys
 	cols := min(tileKeys, a.position(b, r0+rows-1)+1-j0)
 	lanes := a.lanes(a.HeadDim)

@@ -210,7 +210,7 @@ func TestAttentionBF16(t *testing.T) {
 // at once, for each sequence at its own position.
 func TestAttentionOverCache(t *testing.T) {
 	forISAs(t, func(t *testing.T, isa ISA) {
-		k := newTestKernels(t, isa, 2)
+		k := newTestKernels(t, isa, 1) // pairs are items over the cache, and divided in the full sequence
 		for _, bf16 := range []bool{false, true} {
 			const seq, capacity = 300, 333
 			full := newAttentionCase(Attention{Batch: 1, Queries: seq, Heads: 6, KVHeads: 2, HeadDim: 24, BF16: bf16})
@@ -264,8 +264,7 @@ func TestAttentionSameForAnyThreadsAndBatch(t *testing.T) {
 				c := newAttentionCase(a)
 				c.forward(k)
 				c.backward(k)
-				k.attention.pairs = a.Batch * a.KVHeads
-				divided[k.attention.fewPairs()] = true
+				divided[k.attention.fewPairs(a.Batch*a.KVHeads)] = true
 				if first == nil {
 					first = c
 					continue
@@ -313,7 +312,7 @@ func TestAttentionInRuns(t *testing.T) {
 		one.backward(k)
 		for _, pairs := range []int{0, 3} {
 			c := newAttentionCase(a)
-			k := newTestKernels(t, isa, 2)
+			k := newTestKernels(t, isa, 8) // too many for pairs to be items
 			k.attention.budget = pairs * 50_000
 			c.forward(k)
 			c.backward(k)
