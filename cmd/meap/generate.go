@@ -70,6 +70,11 @@ func generate(c *cobra.Command, o *options, m *setup.Trained, prompt string, noB
 	if eos := tok.EOS(); eos >= 0 {
 		s.Stop = []int32{eos}
 	}
+	for id := int32(0); int(id) < m.Params.Config().Vocab; id++ {
+		if id == tok.Mask() || id == tok.BOS() || int(id) >= tok.VocabSize() {
+			s.Never = append(s.Never, id)
+		}
+	}
 	g, err := transformer.NewGenerator(m.Params, transformer.GeneratorOptions{})
 	if err != nil {
 		return err

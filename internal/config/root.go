@@ -89,7 +89,7 @@ func (c ModelConfig) Validate() []error {
 		key     string
 		v, high int
 	}{
-		{"layers", c.Layers, 1 << 12},
+		{"layers", c.Layers, 1 << 10},
 		{"heads", c.Heads, 1 << 12},
 		{"kv_heads", c.KVHeads, 1 << 12},
 		{"head_dim", c.HeadDim, 1 << 12},

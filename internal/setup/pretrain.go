@@ -15,6 +15,10 @@ func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer,
 	if err != nil {
 		return nil, err
 	}
+	special := transformer.SpecialTokens{BOS: tok.BOS()}
+	if eos := tok.EOS(); eos >= 0 {
+		special.EOS = []int32{eos}
+	}
 	return &trainer.Run{
 		Config: c.Trainer,
 		Device: dev,
@@ -25,7 +29,7 @@ func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer,
 			Config:    config.Flatten(c),
 		},
 		SaveTokenizer:  tok.Save,
-		Tokens:         transformer.SpecialTokens{BOS: tok.BOS(), EOS: []int32{tok.EOS()}},
+		Tokens:         special,
 		ResolvedConfig: resolved,
 		Reporter:       trainer.Discard,
 	}, nil

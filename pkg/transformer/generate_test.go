@@ -291,3 +291,15 @@ func TestChoose(t *testing.T) {
 		t.Errorf("of two equal logits %d was chosen", tie)
 	}
 }
+
+func TestNeverIsNeverChosen(t *testing.T) {
+	for _, temperature := range []float64{0, 1} {
+		s := newSampler(Sampling{Temperature: temperature, Never: []int32{1, 3}}, 0)
+		for position := range 200 {
+			id, err := s.choose([]float32{0, 9, 1, 8}, position)
+			if err != nil || id == 1 || id == 3 {
+				t.Fatalf("temperature %v: chose %d (%v)", temperature, id, err)
+			}
+		}
+	}
+}

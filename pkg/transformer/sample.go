@@ -16,6 +16,7 @@ type Sampling struct {
 	Seed        uint64  // of the generator; a choice depends on seed, the prompt's index and the token's position only
 	MaxNew      int     // tokens at most; 0: until the context is full
 	Stop        []int32 // ids that end a text, such as EOS
+	Never       []int32 // ids that are no text: [MASK], and the rows that pad the vocabulary
 }
 
 // Validate returns an error that names every field whose value cannot be.
@@ -56,8 +57,11 @@ func newSampler(s Sampling, sequence int) *sampler {
 	return &sampler{Sampling: s, key: mix(mix(s.Seed) ^ uint64(sequence))}
 }
 
-// choose returns the token at a position, given its logits. Of equal logits the one with the lower id comes first.
+// choose returns the token at a position, given its logits, which it may change. Of equal logits the one with the lower id comes first.
 func (s *sampler) choose(logits []float32, position int) (int32, error) {
+	for _, id := range s.Never {
+		logits[id] = -math.MaxFloat32
+	}
 	best := 0
 	for i, l := range logits {
 		if l != l || math.IsInf(float64(l), 0) {
