@@ -71,6 +71,18 @@ func packColsAVX2(args *packArgs)
 func packColsRoundAVX2(args *packArgs)
 
 //go:noescape
+func peakF32AVX512(args *gemmArgs)
+
+//go:noescape
+func peakBF16AVX512(args *gemmArgs)
+
+//go:noescape
+func peakF32AVX2(args *gemmArgs)
+
+//go:noescape
+func peakBF16AMX(args *tilesArgs)
+
+//go:noescape
 func expAVX512(args *vecArgs)
 
 //go:noescape

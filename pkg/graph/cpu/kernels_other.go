@@ -26,6 +26,10 @@ func packColsRoundAVX512(*packArgs)   { panic("cpu: packColsRoundAVX512 needs am
 func packColsBF16AVX512(*packArgs)    { panic("cpu: packColsBF16AVX512 needs amd64") }
 func packColsAVX2(*packArgs)          { panic("cpu: packColsAVX2 needs amd64") }
 func packColsRoundAVX2(*packArgs)     { panic("cpu: packColsRoundAVX2 needs amd64") }
+func peakF32AVX512(*gemmArgs)         { panic("cpu: peakF32AVX512 needs amd64") }
+func peakBF16AVX512(*gemmArgs)        { panic("cpu: peakBF16AVX512 needs amd64") }
+func peakF32AVX2(*gemmArgs)           { panic("cpu: peakF32AVX2 needs amd64") }
+func peakBF16AMX(*tilesArgs)          { panic("cpu: peakBF16AMX needs amd64") }
 func expAVX512(*vecArgs)              { panic("cpu: expAVX512 needs amd64") }
 func expScaleAVX512(*vecArgs)         { panic("cpu: expScaleAVX512 needs amd64") }
 func expSumAVX512(*vecArgs)           { panic("cpu: expSumAVX512 needs amd64") }

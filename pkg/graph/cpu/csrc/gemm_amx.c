@@ -103,6 +103,26 @@ void gemmBF16AMX(const tiles_args *g) {
   _tile_release();
 }
 
+// 4 independent chains of k products of registers: what the processor can do at most.
+void peakBF16AMX(const tiles_args *g) {
+  _tile_loadconfig(g->config);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (long k = g->k; k > 0; k--) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+}
+
 // Packing of 16 rows of A, or columns of B, to one register's worth of memory for
 // every 32 elements along the sum: 16 rows of 16 pairs for A, 16 pairs of 16
 // columns for B. These begin stride words apart. What is beyond the operand, and

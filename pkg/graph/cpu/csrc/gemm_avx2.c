@@ -132,3 +132,21 @@ DEF_PACK_ROWS(packRowsRoundAVX2, round_bf16)
   }
 DEF_PACK_COLS(packColsAVX2, keep)
 DEF_PACK_COLS(packColsRoundAVX2, round_bf16)
+
+// 12 independent chains of k multiply-adds in registers: what the processor can do
+// at most. Operands come from a and the sums go to c, so that nothing is left out.
+void peakF32AVX2(const gemm_args *g) {
+  __m256 c[12], x = _mm256_loadu_ps(g->a);
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 12; i++) c[i] = x;
+  for (long k = g->k; k > 0; k--) {
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 12; i++) {
+      c[i] = _mm256_fmadd_ps(x, x, c[i]);
+      __asm__("" : "+x"(c[i]));
+    }
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 12; i++) x = _mm256_add_ps(x, c[i]);
+  _mm256_storeu_ps(g->c, x);
+}

@@ -5,6 +5,7 @@
 #define FMA32(c, x, b) _mm512_fmadd_ps(x, b, c)
 DEF_GEMM(gemmF32Rows14AVX512, FMA32, 14)
 DEF_GEMM(gemmF32Rows4AVX512, FMA32, 4)
+DEF_PEAK(peakF32AVX512, FMA32)
 
 // Round to the nearest bf16 value, ties to even; a NaN stays one.
 static inline __attribute__((always_inline)) __m512i keep(__m512i x) { return x; }

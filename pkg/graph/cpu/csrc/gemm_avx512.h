@@ -58,6 +58,22 @@ static inline __attribute__((always_inline)) __mmask16 lanes16(long n) {
     }                                                                         \
   }
 
+// 16 independent chains of k STEPs in registers: what the processor can do at most.
+// Operands come from a and the sums go to c, so that nothing is left out.
+#define DEF_PEAK(NAME, STEP)                                                  \
+  void NAME(const gemm_args *g) {                                             \
+    __m512 c[16], x = _mm512_loadu_ps(g->a), b = _mm512_loadu_ps(g->a);       \
+    _Pragma("clang loop unroll(full)") for (int i = 0; i < 16; i++) c[i] = x; \
+    for (long k = g->k; k > 0; k--) {                                         \
+      _Pragma("clang loop unroll(full)") for (int i = 0; i < 16; i++) {       \
+        c[i] = STEP(c[i], x, b);                                              \
+        __asm__("" : "+v"(c[i]));                                             \
+      }                                                                       \
+    }                                                                         \
+    _Pragma("clang loop unroll(full)") for (int i = 0; i < 16; i++) x = _mm512_add_ps(x, c[i]); \
+    _mm512_storeu_ps(g->c, x);                                                \
+  }
+
 // Transposes 16 x 16 words in registers.
 static inline __attribute__((always_inline)) void transpose16(__m512i *r) {
   __m512i t[16];

@@ -6,6 +6,7 @@
 #define DPBF16(c, x, b) _mm512_dpbf16_ps(c, (__m512bh)(x), (__m512bh)(b))
 DEF_GEMM(gemmBF16Rows14AVX512, DPBF16, 14)
 DEF_GEMM(gemmBF16Rows4AVX512, DPBF16, 4)
+DEF_PEAK(peakBF16AVX512, DPBF16)
 
 // Rows of src are contiguous along k: 16 x 32 floats become 16 x 16 pairs, which
 // are transposed as words. An odd k ends in a pair whose second half is zero.

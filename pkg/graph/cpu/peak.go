@@ -1,0 +1,78 @@
+package cpu
+
+import (
+	"time"
+	"unsafe"
+)
+
+// peakRuns is how often a peak is measured; the best counts, because others use the processor too.
+const peakRuns = 40
+
+// PeakFLOPS measures how many floating-point operations per second all threads together do at most in the instruction that
+// products in this precision are made of, with all operands in registers (plain Go: in the L1 cache). A multiplication and
+// an addition are two.
+func (k *Kernels) PeakFLOPS(bf16 bool) float64 {
+	t := &k.gemm.fp32
+	if bf16 {
+		t = &k.gemm.bf16
+	}
+	const repeats = 20_000
+	var flops float64 // of one thread
+	run := func(_, _ int) { flops = t.peak(repeats) }
+	return k.best(func() float64 {
+		k.pool.Run(k.pool.Threads(), run)
+		return flops * float64(k.pool.Threads())
+	})
+}
+
+// peak does some operations, and says how many.
+func (t *tiles) peak(repeats int) float64 {
+	var operand, sum [16]float32
+	g := gemmArgs{a: unsafe.Pointer(&operand), c: unsafe.Pointer(&sum), k: int64(repeats)}
+	switch {
+	case t.isa == AMX:
+		peakBF16AMX(&tilesArgs{gemmArgs: g, config: unsafe.Pointer(&tileConfig)})
+		return float64(repeats) * 4 * 2 * 16 * 16 * 32
+	case t.isa == AVX512 && t.pairs:
+		peakBF16AVX512(&g)
+		return float64(repeats) * 16 * 2 * 32
+	case t.isa == AVX512:
+		peakF32AVX512(&g)
+		return float64(repeats) * 16 * 2 * 16
+	case t.isa == AVX2:
+		peakF32AVX2(&g)
+		return float64(repeats) * 12 * 2 * 8
+	}
+	const lanes = 256
+	var a, b [4 * lanes]float32
+	for range repeats / lanes {
+		mulGeneric(sum[:], 4, a[:], b[:], 4, 4, true)
+	}
+	return float64(repeats/lanes) * lanes * 2 * 16
+}
+
+// PeakBandwidth measures how many bytes per second all threads together read and write at most when they copy arrays that are
+// larger than the caches.
+func (k *Kernels) PeakBandwidth() float64 {
+	const elems, pieces = 32 << 20, 64
+	from, to := make([]float32, elems), make([]float32, elems)
+	run := func(item, _ int) {
+		lo, hi := item*(elems/pieces), (item+1)*(elems/pieces)
+		copy(to[lo:hi], from[lo:hi])
+	}
+	return k.best(func() float64 {
+		k.pool.Run(pieces, run)
+		return 2 * 4 * elems
+	})
+}
+
+// best repeats work, and returns the most that was done per second.
+func (k *Kernels) best(work func() float64) float64 {
+	rate := 0.0
+	for range peakRuns {
+		start := time.Now()
+		done := work()
+		rate = max(rate, done/time.Since(start).Seconds())
+	}
+	return rate
+}
