@@ -16,9 +16,12 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// TestThreads demands the same bits from one, two and three threads.
+// TestThreads demands the same bits from one, two and three threads; with -short, of the lowest and the highest level.
 func TestThreads(t *testing.T) {
 	for _, isa := range AvailableISAs() {
+		if testing.Short() && isa != Generic && isa != DetectISA() {
+			continue
+		}
 		t.Run(isa.String(), func(t *testing.T) {
 			var devs []graph.Device
 			for threads := 1; threads <= 3; threads++ {

@@ -14,6 +14,9 @@ import (
 // the core between steps.
 const spinFor = 40 * time.Microsecond
 
+// waitFor is how long the caller of Run polls for workers that still have an item.
+const waitFor = 100 * time.Microsecond
+
 // spinCheck is the number of polls between two looks at the clock.
 const spinCheck = 128
 
@@ -50,6 +53,10 @@ type Pool struct {
 	left  atomic.Int64
 	_     [56]byte
 	quit  atomic.Bool
+
+	// The caller of Run sets waiting before it sleeps; the worker that clears it wakes the caller.
+	waiting atomic.Bool
+	resume  chan struct{}
 }
 
 type worker struct {
@@ -65,7 +72,7 @@ func NewPool(threads int) *Pool {
 	if threads < 1 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{threads: threads, workers: make([]*worker, threads-1)}
+	p := &Pool{threads: threads, workers: make([]*worker, threads-1), resume: make(chan struct{}, 1)}
 	for i := range p.workers {
 		w := &worker{wake: make(chan struct{}, 1)}
 		p.workers[i] = w
@@ -107,14 +114,32 @@ func (p *Pool) Run(n int, fn func(item, worker int)) {
 			break
 		}
 	}
-	in := int64(s & stateIn)
-	for spins := 0; p.left.Load() < in; spins++ {
-		if spins > 1000 {
-			runtime.Gosched()
-		}
-	}
+	p.await(int64(s & stateIn))
 	p.fn = nil
 	p.busy.Unlock()
+}
+
+// await returns when the given number of workers have left the run. A worker that is
+// not done soon has probably lost its processor to another program, and spinning
+// would keep it from getting one back.
+func (p *Pool) await(in int64) {
+	var since time.Time
+	for polls := 1; p.left.Load() < in; polls++ {
+		if polls%spinCheck != 0 {
+			continue
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		if time.Since(since) < waitFor {
+			runtime.Gosched()
+			continue
+		}
+		p.waiting.Store(true)
+		if p.left.Load() < in || !p.waiting.CompareAndSwap(true, false) {
+			<-p.resume
+		}
+	}
 }
 
 // Close waits for the current Run and ends the workers. Later calls of Run are
@@ -165,6 +190,9 @@ func (p *Pool) loop(w *worker, id int) {
 				last = s / stateRun
 				p.work(id)
 				p.left.Add(1)
+				if p.waiting.Load() && p.waiting.CompareAndSwap(true, false) {
+					p.resume <- struct{}{}
+				}
 				polls = 0
 			}
 			continue

@@ -118,6 +118,26 @@ func TestPoolAllocatesNothing(t *testing.T) {
 	}
 }
 
+// A caller whose workers take long sleeps until they are done, again and again.
+func TestPoolCallerWaits(t *testing.T) {
+	p := NewPool(3)
+	defer p.Close()
+	for range 50 {
+		var done atomic.Int64
+		p.Run(3, func(item, worker int) {
+			if worker > 0 {
+				time.Sleep(2 * waitFor * time.Duration(1+item))
+			} else {
+				time.Sleep(waitFor / 4) // so that others join
+			}
+			done.Add(1)
+		})
+		if done.Load() != 3 {
+			t.Fatalf("Run returned with %d of 3 items done", done.Load())
+		}
+	}
+}
+
 func TestPoolParks(t *testing.T) {
 	p := NewPool(3)
 	defer p.Close()
