@@ -27,7 +27,7 @@ func newTiles(isa ISA, bf16 bool) tiles {
 		native := bf16 && nativeBF16
 		return tiles{isa: AVX512, mr: 14, nr: 32, step: 1, blockLanes: 384, tileRowsMax: 256, cachedPanels: 12, pairs: native, round: bf16 && !native}
 	case isa == AVX2:
-		return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, blockLanes: 384, tileRowsMax: 144, cachedPanels: 24, round: bf16}
+		return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, blockLanes: 256, tileRowsMax: 144, cachedPanels: 24, round: bf16}
 	default:
 		return tiles{isa: Generic, mr: 4, nr: 4, step: 1, blockLanes: 384, tileRowsMax: 128, cachedPanels: 32, round: bf16}
 	}
@@ -68,23 +68,18 @@ func (t *tiles) width(of side) int {
 // that is if x holds the elements of a sum next to each other, else its columns;
 // and of each the kn elements from k0 on. What the panel has beyond them is zero.
 func (t *tiles) pack(dst []float32, of side, x []float32, ld int, along bool, p0, have, k0, kn int) {
+	if t.isa == AVX2 {
+		t.packAVX2(dst, 0, of, x, ld, along, p0, have, k0, kn)
+		return
+	}
 	width := t.width(of)
 	dst = dst[:t.lanes(kn)*width]
-	if along {
-		x = x[p0*ld+k0:]
-		_ = x[(have-1)*ld+kn-1]
-	} else {
-		x = x[k0*ld+p0:]
-		_ = x[(kn-1)*ld+have-1]
-	}
-	chunk := 16
-	switch t.isa {
-	case Generic:
+	x = part(x, ld, along, p0, have, k0, kn)
+	if t.isa == Generic {
 		packGeneric(dst, x, ld, along, width, have, kn, t.round)
 		return
-	case AVX2:
-		chunk = 8
 	}
+	const chunk = 16
 	for h := 0; h < width; h += chunk {
 		p := packArgs{
 			src: unsafe.Pointer(&x[0]), dst: unsafe.Pointer(&dst[h]), ld: int64(ld),
@@ -110,14 +105,6 @@ func (t *tiles) pack(dst []float32, of side, x []float32, ld int, along bool, p0
 			default:
 				packTileColsBAMX(&p)
 			}
-		case t.isa == AVX2 && along && t.round:
-			packRowsRoundAVX2(&p)
-		case t.isa == AVX2 && along:
-			packRowsAVX2(&p)
-		case t.isa == AVX2 && t.round:
-			packColsRoundAVX2(&p)
-		case t.isa == AVX2:
-			packColsAVX2(&p)
 		case along && t.pairs:
 			packRowsBF16AVX512(&p)
 		case along && t.round:
@@ -134,6 +121,38 @@ func (t *tiles) pack(dst []float32, of side, x []float32, ld int, along bool, p0
 	}
 }
 
+// part is x from the first element that is packed on, once it is known to hold the last.
+func part(x []float32, ld int, along bool, p0, have, k0, kn int) []float32 {
+	if along {
+		x = x[p0*ld+k0:]
+		_ = x[(have-1)*ld+kn-1]
+	} else {
+		x = x[k0*ld+p0:]
+		_ = x[(kn-1)*ld+have-1]
+	}
+	return x
+}
+
+// packAVX2 writes, as packAll does, any number of rows or columns in one call.
+func (t *tiles) packAVX2(dst []float32, stride int, of side, x []float32, ld int, along bool, p0, have, k0, kn int) {
+	width := t.width(of)
+	_ = dst[(have-1)/width*stride+kn*width-1]
+	p := packArgs{
+		src: unsafe.Pointer(&part(x, ld, along, p0, have, k0, kn)[0]), dst: unsafe.Pointer(&dst[0]), ld: int64(ld),
+		have: int64(have), lanes: int64(width), k: int64(kn), stride: int64(stride),
+	}
+	switch {
+	case along && t.round:
+		packRowsRoundAVX2(&p)
+	case along:
+		packRowsAVX2(&p)
+	case t.round:
+		packColsRoundAVX2(&p)
+	default:
+		packColsAVX2(&p)
+	}
+}
+
 // packChunk is how many elements along the sum are packed of all panels before the
 // next ones, where these lie in other rows: so every row is read in one go.
 const packChunk = 64
@@ -142,6 +161,10 @@ const packChunk = 64
 // floats apart.
 func (t *tiles) packAll(dst []float32, stride int, of side, x []float32, ld int, along bool, p0, count, k0, kn int) {
 	width, chunk := t.width(of), packChunk
+	if t.isa == AVX2 && count > 0 {
+		t.packAVX2(dst, stride, of, x, ld, along, p0, count, k0, kn)
+		return
+	}
 	if along {
 		chunk = kn
 	}
@@ -174,8 +197,15 @@ func (t *tiles) mul(c []float32, ldc int, a []float32, aStride int, b []float32,
 		}
 		return
 	}
-	for i := 0; i < rows; i += t.mr {
-		for j := 0; j < cols; j += t.nr {
+	for j := 0; j < cols; j += t.nr {
+		if t.isa == AVX2 {
+			gemmF32AVX2(&tilesArgs{
+				gemmArgs: newGemmArgs(c[j:], ldc, a, b[j/t.nr*bStride:], lanes, rows, min(t.nr, cols-j), acc),
+				aStride:  int64(aStride), bStride: int64(bStride),
+			})
+			continue
+		}
+		for i := 0; i < rows; i += t.mr {
 			t.mulPanel(c[i*ldc+j:], ldc, a[i/t.mr*aStride:], b[j/t.nr*bStride:], lanes, min(t.mr, rows-i), min(t.nr, cols-j), acc)
 		}
 	}
@@ -184,15 +214,11 @@ func (t *tiles) mul(c []float32, ldc int, a []float32, aStride int, b []float32,
 // mulPanel computes what one panel of A and one of B give.
 func (t *tiles) mulPanel(c []float32, ldc int, a, b []float32, lanes, rows, cols int, acc bool) {
 	if t.isa == Generic {
-		mulGeneric(c, ldc, a[:lanes*4], b[:lanes*4], rows, cols, acc)
+		mulGeneric(c, ldc, a[:lanes*t.mr], b[:lanes*t.nr], rows, cols, acc)
 		return
 	}
 	g := newGemmArgs(c, ldc, a, b, lanes, rows, cols, acc)
 	switch {
-	case t.isa == AVX2 && rows <= 2:
-		gemmF32Rows2AVX2(&g)
-	case t.isa == AVX2:
-		gemmF32Rows6AVX2(&g)
 	case t.pairs && rows <= 4:
 		gemmBF16Rows4AVX512(&g)
 	case t.pairs:

@@ -35,10 +35,7 @@ func packTileColsAAMX(args *packArgs)
 func packTileColsBAMX(args *packArgs)
 
 //go:noescape
-func gemmF32Rows6AVX2(args *gemmArgs)
-
-//go:noescape
-func gemmF32Rows2AVX2(args *gemmArgs)
+func gemmF32AVX2(args *tilesArgs)
 
 //go:noescape
 func packRowsAVX512(args *packArgs)

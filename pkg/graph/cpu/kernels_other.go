@@ -14,8 +14,7 @@ func packTileRowsAAMX(*packArgs)      { panic("cpu: packTileRowsAAMX needs amd64
 func packTileRowsBAMX(*packArgs)      { panic("cpu: packTileRowsBAMX needs amd64") }
 func packTileColsAAMX(*packArgs)      { panic("cpu: packTileColsAAMX needs amd64") }
 func packTileColsBAMX(*packArgs)      { panic("cpu: packTileColsBAMX needs amd64") }
-func gemmF32Rows6AVX2(*gemmArgs)      { panic("cpu: gemmF32Rows6AVX2 needs amd64") }
-func gemmF32Rows2AVX2(*gemmArgs)      { panic("cpu: gemmF32Rows2AVX2 needs amd64") }
+func gemmF32AVX2(*tilesArgs)          { panic("cpu: gemmF32AVX2 needs amd64") }
 func packRowsAVX512(*packArgs)        { panic("cpu: packRowsAVX512 needs amd64") }
 func packRowsRoundAVX512(*packArgs)   { panic("cpu: packRowsRoundAVX512 needs amd64") }
 func packRowsBF16AVX512(*packArgs)    { panic("cpu: packRowsBF16AVX512 needs amd64") }
