@@ -105,7 +105,7 @@ embedding) and half of the sequence's attention products, peak_bytes from the la
 
 func benchTrain(conf *config.Config, warmup, steps int, profile bool) (*benchResult, []string, error) {
 	t := conf.Trainer
-	model, err := setup.Model(conf, tokenizer.ByteLevel{})
+	model, err := setup.Model(conf, tokenizer.MinVocabSize)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -39,11 +39,11 @@ unchanged; an interrupted preparation is taken up again where it was, file by fi
 			if err != nil {
 				return err
 			}
-			tok, err := setup.Tokenizer(conf)
+			opened, err := open(c, conf)
 			if err != nil {
 				return err
 			}
-			set, err := prepareData(c, o, conf, tok)
+			set, err := prepareData(c, o, conf, opened.Tokenizer)
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ unchanged; an interrupted preparation is taken up again where it was, file by fi
 		},
 	}
 	cfg.bind(c)
-	return c
+	return endingWell(c)
 }
 
 // progressInterval is the time between lines where no terminal shows a bar.
@@ -133,7 +133,7 @@ With files: what these LITPKDS files hold, whether meap or the reference impleme
 	c.Flags().IntVar(&rows, "rows", 2, "rows to show")
 	c.Flags().IntVar(&tokens, "tokens", 256, "tokens of a FILE.bin to show")
 	c.Flags().StringVar(&tokenizerPath, "tokenizer", "", "folder or tokenizer.json with which a FILE.bin was made (none: ids only)")
-	return c
+	return endingWell(c)
 }
 
 // inspectStep shows rows of a training step.
@@ -142,10 +142,14 @@ func inspectStep(c *cobra.Command, o *options, cfg *configFlags, step int64, row
 	if err != nil {
 		return err
 	}
-	tok, err := setup.Tokenizer(conf)
+	if last := conf.Trainer.Steps; step > last {
+		return usagef("--step %d: the run has %d (trainer.steps)", step, last)
+	}
+	opened, err := open(c, conf)
 	if err != nil {
 		return err
 	}
+	tok := opened.Tokenizer
 	set, err := prepareData(c, o, conf, tok)
 	if err != nil {
 		return err

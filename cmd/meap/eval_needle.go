@@ -65,7 +65,7 @@ An interrupted evaluation continues when the same command is given again.`,
 	fl.StringVar(&f.boundary, "boundary", string(f.cfg.Boundary), "where a needle may stand: after a sentence, line or token, or auto")
 	fl.StringVar(&f.metric, "metric", string(eval.MetricAuto), "what the terminal and the picture show: recall, exact, difference, or auto: recall where any answer is exact")
 	fl.Uint64Var(&f.cfg.Seed, "seed", 0, "shuffles the haystack's files and the order of --needles (0: neither)")
-	return c
+	return endingWell(c)
 }
 
 // run evaluates one model after the other on the same grid.

@@ -24,8 +24,8 @@ func newEvalPerplexity(o *options) *cobra.Command {
 		Long: `Perplexity and bits per byte on held-out text.
 
 The text is cut into disjoint windows; every token is predicted once. Without --text it is the
-validation split of the run in --model, and the bits per byte of a byte-bigram model counted on the
-run's training split are printed beside the model's.`,
+validation split of the run in --model, and a bigram model of tokens, counted on the run's training split
+with interpolated Kneser-Ney smoothing, is measured on the same tokens and printed beside the model.`,
 		Example: `  meap eval perplexity --model runs/quickstart
   meap eval perplexity --model runs/quickstart --text book.txt --seq 256`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,18 +42,18 @@ run's training split are printed beside the model's.`,
 				return err
 			}
 			defer m.Close()
-			stream, source, bigram, err := perplexityText(c, o, m, run, text)
+			t, err := openText(c, o, m, run, text)
 			if err != nil {
 				return err
 			}
-			b := newBar(c.ErrOrStderr(), int64(stream.Len()), "perplexity")
+			b := newBar(c.ErrOrStderr(), int64(t.Len()), "perplexity")
 			cfg := eval.PerplexityConfig{Seq: seq, Batch: f.batch, Limit: f.limit, Prefix: m.Tokenizer.BOS(), Uncounted: []int32{m.Tokenizer.BOS()},
-				Progress: func(r eval.PerplexityResult, _ int) { b.set(int64(r.Tokens)) }}
-			result, err := eval.Perplexity(c.Context(), m.Scorer(), stream, cfg)
+				Bigram: t.bigram, Progress: func(r eval.PerplexityResult, _ int) { b.set(int64(r.Tokens)) }}
+			result, err := eval.Perplexity(c.Context(), m.Scorer(), t, cfg)
 			if err != nil {
 				return err
 			}
-			result.Source, result.ByteBigram = source, bigram
+			result.Source = t.source
 			b.finish("%d tokens", result.Tokens)
 			return f.finish(c, o, models, runs, &eval.Report{Title: "Perplexity", Perplexity: &result})
 		},
@@ -61,45 +61,51 @@ run's training split are printed beside the model's.`,
 	f.bind(c, false)
 	c.Flags().StringArrayVar(&text, "text", nil, "text file to measure on (repeat for more)")
 	c.Flags().IntVar(&seq, "seq", 0, "tokens predicted per window (0: the model's longest context)")
-	return c
+	return endingWell(c)
 }
 
-// perplexityText opens the text to measure on, and computes what the bigram model makes of it where that is known.
-func perplexityText(c *cobra.Command, o *options, m *setup.Trained, run *config.Config, files []string) (eval.Stream, string, float64, error) {
+// perplexityText is what is measured, and with what it is compared.
+type perplexityText struct {
+	eval.Stream
+	source string
+	bigram func(before, id int32) float64 // nil where no training text is known
+}
+
+// openText opens the files, or what the run of the model held out and a bigram model of what it was trained on.
+func openText(c *cobra.Command, o *options, m *setup.Trained, run *config.Config, files []string) (*perplexityText, error) {
 	if len(files) > 0 {
 		s, err := setup.Files(files, m.Tokenizer)
-		return s, strings.Join(files, ", "), 0, err
+		return &perplexityText{Stream: s, source: strings.Join(files, ", ")}, err
 	}
 	if run == nil {
-		return nil, "", 0, usagef("--model is no run's output folder, so there is no validation text: name one with --text FILE")
+		return nil, usagef("--model is no run's output folder, so there is no validation text: name one with --text FILE")
 	}
 	set, err := prepareData(c, o, run, m.Tokenizer)
 	if err != nil {
-		return nil, "", 0, fmt.Errorf("%w; the validation text is that of the run: start meap in the folder that training was started in, or name a text with --text FILE", err)
+		return nil, fmt.Errorf("%w; the validation text is that of the run: start meap in the folder that training was started in, or name a text with --text FILE", err)
 	}
 	state, err := trainer.ReadState(m.Dir)
 	if err != nil {
-		return nil, "", 0, err
+		return nil, err
 	}
 	if state.Data != set.Index.Fingerprint() {
-		return nil, "", 0, errors.New("data.sources: the files are not those that the run was trained on, so it may have seen what is held out of them now: name a text with --text FILE")
+		return nil, errors.New("data.sources: the files are not those that the run was trained on, so it may have seen what is held out of them now: name a text with --text FILE")
 	}
 	if set.Index.Validation == nil {
-		return nil, "", 0, usagef("the run held out no text (data.validation and data.validation_fraction): name one with --text FILE")
+		return nil, usagef("the run held out no text (data.validation and data.validation_fraction): name one with --text FILE")
 	}
 	train, err := dataset.OpenStream(set.Dir, dataset.Train)
 	if err != nil {
-		return nil, "", 0, err
+		return nil, err
 	}
 	defer train.Close()
 	held, err := dataset.OpenStream(set.Dir, dataset.Validation)
 	if err != nil {
-		return nil, "", 0, err
+		return nil, err
 	}
-	model, err := dataset.NewBigramModel(train, m.Tokenizer)
+	bigram, err := dataset.NewBigramModel(train)
 	if err != nil {
-		return nil, "", 0, err
+		return nil, err
 	}
-	bigram, err := model.BitsPerByte(held, m.Tokenizer)
-	return setup.Split(held, m.Tokenizer), fmt.Sprintf("validation split of %d files", held.Info.Files), bigram, err
+	return &perplexityText{setup.Split(held, m.Tokenizer), fmt.Sprintf("validation split of %d files", held.Info.Files), bigram.Nats}, nil
 }

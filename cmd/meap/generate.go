@@ -57,7 +57,7 @@ context is full. The same seed gives the same text.`,
 	f.Float64Var(&s.TopP, "top-p", 0.95, "choose among the most likely tokens with this probability together (0: all)")
 	f.Uint64Var(&s.Seed, "seed", 1, "seed of the choices")
 	f.StringVar(&device, "device", "auto", "where to compute: auto, cpu, cuda or cuda:N")
-	return c
+	return endingWell(c)
 }
 
 func generate(c *cobra.Command, o *options, m *setup.Trained, prompt string, noBOS bool, s transformer.Sampling) error {

@@ -25,6 +25,9 @@ const (
 	exitInterrupted = 130 // and a checkpoint was saved
 )
 
+// interrupts are the signals that ask a command to end.
+var interrupts = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
 func main() {
 	// The first signal asks the work to end well; the second ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

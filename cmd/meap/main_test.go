@@ -136,7 +136,7 @@ func TestEndToEnd(t *testing.T) {
 	model := filepath.Join(dir, "a")
 	var perplexity struct {
 		BitsPerByte float64 `json:"bits_per_byte"`
-		Bigram      float64 `json:"byte_bigram_bits_per_byte"`
+		Bigram      float64 `json:"bigram_bits_per_byte"`
 	}
 	if err := json.Unmarshal([]byte(must(t, "eval", "perplexity", "--model", model, "--json")), &perplexity); err != nil || !(perplexity.BitsPerByte > 0 && perplexity.Bigram > 0) {
 		t.Errorf("perplexity: %+v, %v", perplexity, err)

@@ -31,11 +31,11 @@ Presets: ` + strings.Join(transformer.Presets(), ", ") + ".",
 			if err != nil {
 				return err
 			}
-			tok, err := setup.Tokenizer(conf)
+			ids, err := setup.VocabSize(conf)
 			if err != nil {
 				return err
 			}
-			model, err := setup.Model(conf, tok)
+			model, err := setup.Model(conf, ids)
 			if err != nil {
 				return err
 			}

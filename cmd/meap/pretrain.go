@@ -34,7 +34,7 @@ same command is given again, with the same losses as if nothing had happened.`,
 		},
 	}
 	run.bind(c, "runs/NAME of the configuration file")
-	return c
+	return endingWell(c)
 }
 
 func pretrain(c *cobra.Command, o *options, flags *runFlags) error {
@@ -42,47 +42,30 @@ func pretrain(c *cobra.Command, o *options, flags *runFlags) error {
 	if err != nil {
 		return err
 	}
-	base := cfg
-	if cfg.Model.Path != "" {
-		if base, err = setup.BaseModel(cfg); err != nil {
-			return err
-		}
-	}
-	tok, err := setup.Tokenizer(base)
+	run, err := flags.open(c, cfg)
 	if err != nil {
 		return err
 	}
-	model, err := setup.Model(base, tok)
+	defer run.close()
+	if _, err := setup.Masking(cfg, run.Tokenizer); err != nil {
+		return err
+	}
+	set, err := prepareData(c, o, cfg, run.Tokenizer)
 	if err != nil {
 		return err
 	}
-	if _, err := setup.Masking(cfg, tok); err != nil {
-		return err
-	}
-	if err := flags.refuse(cfg, model); err != nil {
-		return err
-	}
-	dev, closeDevice, err := setup.Device(cfg.Trainer)
-	if err != nil {
-		return err
-	}
-	defer closeDevice()
-	set, err := prepareData(c, o, cfg, tok)
-	if err != nil {
-		return err
-	}
-	data, err := setup.OpenData(cfg, tok, set)
+	data, err := setup.OpenData(cfg, run.Tokenizer, set)
 	if err != nil {
 		return err
 	}
 	defer data.Close()
-	run, err := setup.Pretraining(cfg, base, model, tok, data, dev)
+	work, err := run.Pretraining(run.model, data, run.device)
 	if err != nil {
 		return err
 	}
 	t := cfg.Trainer
-	announce(c.ErrOrStderr(), cfg, model, dev, float64(t.RowsPerStep())*float64(t.LastStep())/float64(data.Train.Rows()),
+	announce(c.ErrOrStderr(), cfg, run.model, run.device, float64(t.RowsPerStep())*float64(t.LastStep())/float64(data.Train.Rows()),
 		fmt.Sprintf("data\t%s tokens for training, in %s", count(float64(data.Train.Len())), data.Set.Dir),
 		fmt.Sprintf("masking\t%s, ratio %v", cfg.Masking.Scheme, cfg.Masking.Ratio))
-	return flags.train(c, o, run)
+	return flags.train(c, o, work)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os/signal"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,11 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRun: func(c *cobra.Command, _ []string) {
+			if c.Annotations[endsWell] == "" {
+				signal.Reset(interrupts...)
+			}
+		},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%v; see `%s --help`", err, c.CommandPath())
@@ -45,6 +51,15 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
 	)
 	usageArgs(root)
 	return root
+}
+
+// endsWell annotates the commands that an interrupt asks to end well: they save what they have done, or remove what is half done. It
+// ends the others at once.
+const endsWell = "ends well"
+
+func endingWell(c *cobra.Command) *cobra.Command {
+	c.Annotations = map[string]string{endsWell: "yes"}
+	return c
 }
 
 // usageArgs makes wrong arguments of a command and its subcommands a misuse, which exits with 2.

@@ -9,6 +9,7 @@ import (
 
 	"meap/internal/config"
 	"meap/internal/setup"
+	"meap/pkg/graph"
 	"meap/pkg/trainer"
 	"meap/pkg/transformer"
 )
@@ -26,6 +27,31 @@ func (f *runFlags) bind(c *cobra.Command, where string) {
 	c.Flags().StringVar(&f.resume, "resume", trainer.ResumeAuto, "auto: continue the run in --output, or start one; off: only start; or `DIR`, a checkpoint's folder")
 	c.Flags().String("device", "auto", "where to train: auto, cpu, cuda or cuda:N")
 	f.flag(c, "device", "trainer.device")
+}
+
+// training is a run whose data is not there yet.
+type training struct {
+	*setup.Opened
+	model  transformer.Config
+	device graph.Device
+	close  func()
+}
+
+// open opens all that a run needs but its data. Call close when done.
+func (f *runFlags) open(c *cobra.Command, cfg *config.Config) (*training, error) {
+	opened, err := open(c, cfg)
+	if err != nil {
+		return nil, err
+	}
+	t := &training{Opened: opened}
+	if t.model, err = opened.Model(); err != nil {
+		return nil, err
+	}
+	if err := f.refuse(cfg, t.model); err != nil {
+		return nil, err
+	}
+	t.device, t.close, err = setup.Device(cfg.Trainer)
+	return t, err
 }
 
 // refuse says before the data is prepared what can be known before that.

@@ -11,7 +11,6 @@ import (
 	"meap/internal/setup"
 	"meap/pkg/dataset"
 	"meap/pkg/dataset/dialogue"
-	"meap/pkg/tokenizer"
 )
 
 func newSFT(o *options) *cobra.Command {
@@ -56,58 +55,52 @@ The run's output folder is like pretrain's, and goes on in the same way when it 
 	c.Flags().StringP("model", "m", "", "folder of the model that is fine-tuned, or of a run that trained it; sets model.path")
 	run.flag(c, "model", "model.path")
 	c.Flags().IntVar(&show, "show", 0, "show this many rows of the first step, decoded, with what is masked and what is learnt, and train nothing")
-	return c
+	return endingWell(c)
 }
 
 func finetune(c *cobra.Command, o *options, flags *runFlags) error {
-	cfg, base, tok, err := openBase(c, flags)
+	cfg, err := loadSFT(c, flags)
 	if err != nil {
 		return err
 	}
-	model, err := setup.Model(base, tok)
+	run, err := flags.open(c, cfg)
 	if err != nil {
 		return err
 	}
-	if err := flags.refuse(cfg, model); err != nil {
-		return err
-	}
-	dev, closeDevice, err := setup.Device(cfg.Trainer)
+	defer run.close()
+	data, err := run.Dialogues(c.Context())
 	if err != nil {
 		return err
 	}
-	defer closeDevice()
-	data, err := setup.OpenDialogues(c.Context(), base, tok)
-	if err != nil {
-		return err
-	}
-	run, err := setup.Finetuning(cfg, base, model, tok, data, dev)
+	work, err := run.Finetuning(run.model, data, run.device)
 	if err != nil {
 		return err
 	}
 	listSkipped(c.ErrOrStderr(), data.Report)
-	announce(c.ErrOrStderr(), cfg, model, dev, data.Source.Epochs(cfg.Trainer.LastStep()), describeDialogues(cfg, base, data)...)
-	return flags.train(c, o, run)
+	announce(c.ErrOrStderr(), cfg, run.model, run.device, data.Source.Epochs(cfg.Trainer.LastStep()), describeDialogues(cfg, run.Base, data)...)
+	return flags.train(c, o, work)
 }
 
-// openBase reads the configuration, as it was given and with model.path naming a model folder, and that model's tokenizer.
-func openBase(c *cobra.Command, flags *runFlags) (cfg, base *config.Config, tok tokenizer.Tokenizer, err error) {
-	if cfg, err = flags.load(c); err != nil {
-		return
+// loadSFT reads a configuration that must name the model.
+func loadSFT(c *cobra.Command, flags *runFlags) (*config.Config, error) {
+	cfg, err := flags.load(c)
+	if err == nil && cfg.Model.Path == "" {
+		err = usagef(`model.path = "": name the folder of the model that is fine-tuned, with --model DIR`)
 	}
-	if base, err = setup.BaseModel(cfg); err != nil {
-		return
-	}
-	tok, err = setup.Tokenizer(base)
-	return
+	return cfg, err
 }
 
 // showRows writes the first rows that a run would train on.
 func showRows(c *cobra.Command, o *options, flags *runFlags, n int) error {
-	cfg, base, tok, err := openBase(c, flags)
+	cfg, err := loadSFT(c, flags)
 	if err != nil {
 		return err
 	}
-	data, err := setup.OpenDialogues(c.Context(), base, tok)
+	opened, err := open(c, cfg)
+	if err != nil {
+		return err
+	}
+	data, err := opened.Dialogues(c.Context())
 	if err != nil {
 		return err
 	}
@@ -116,7 +109,7 @@ func showRows(c *cobra.Command, o *options, flags *runFlags, n int) error {
 	if err := data.Source.Collate(1, 0, min(n, cfg.Trainer.RowsPerStep()), &b); err != nil {
 		return err
 	}
-	for _, row := range dialogue.Inspect(&b, tok) {
+	for _, row := range dialogue.Inspect(&b, opened.Tokenizer) {
 		if o.json {
 			err = printJSON(c.OutOrStdout(), row)
 		} else {

@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
-	"iter"
+	"io"
 
 	"github.com/spf13/cobra"
 
-	"meap/pkg/dataset"
+	"meap/internal/config"
+	"meap/internal/setup"
 	"meap/pkg/tokenizer"
 )
 
@@ -25,8 +26,8 @@ The vocabulary has the 256 bytes, <s>, </s>, [MASK] and one token for each merge
 it can spell any text. It is written as tokenizer.json and tokenizer_config.json, which Hugging Face tools read;
 set tokenizer.path to their folder. The same text gives the same vocabulary, whatever --threads is.
 
-The text is prepared as bytes below data.cache_dir first, as meap data prepare does it: another size can then be
-learnt from it without reading the sources again.`,
+tokenizer.train_bytes bounds the text that is read, spread over all files. Training can do this by itself: with
+tokenizer.train_vocab in its configuration the vocabulary is learnt before the text is tokenised.`,
 		Example: `  meap tokenizer train --config configs/quickstart.yaml --vocab-size 4096 --output tokenizers/go
   meap tokenizer train '~/books/**/*.txt' --vocab-size 32000 --output tokenizers/books`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -43,74 +44,60 @@ learnt from it without reading the sources again.`,
 			if len(args) > 0 {
 				conf.Data.Sources, conf.Data.Validation, conf.Data.ValidationFraction = args, nil, 0
 			}
-			set, err := prepareData(c, o, conf, tokenizer.ByteLevel{})
+			if !c.Flags().Changed("vocab-size") && conf.Tokenizer.TrainVocab != 0 {
+				options.VocabSize = conf.Tokenizer.TrainVocab
+			}
+			l := learning{w: c.ErrOrStderr()}
+			options.Progress = l.set
+			tok, err := setup.Vocabulary(c.Context(), conf, options)
 			if err != nil {
 				return err
 			}
-			options.Threads = conf.Trainer.Threads
-			tok, err := trainTokenizer(c, set, options)
-			if err != nil {
-				return err
-			}
+			l.finish()
 			return saveTokenizer(c, o, tok, output)
 		},
 	}
 	cfg.bind(c)
-	c.Flags().IntVar(&options.VocabSize, "vocab-size", 8192, "tokens, with the 256 bytes, <s>, </s> and [MASK]")
+	c.Flags().IntVar(&options.VocabSize, "vocab-size", 8192, "tokens, with the 256 bytes, <s>, </s> and [MASK]; not given, tokenizer.train_vocab where that is set")
 	c.Flags().IntVar(&options.MinFrequency, "min-frequency", 2, "pairs that occur less often are not merged")
 	c.Flags().StringVarP(&output, "output", "o", "", "folder to write tokenizer.json and tokenizer_config.json to")
-	return c
+	return endingWell(c)
 }
 
-// trainTokenizer learns from the training split of a set of bytes, with progress on standard error.
-func trainTokenizer(c *cobra.Command, set *dataset.Set, options tokenizer.TrainOptions) (tokenizer.Tokenizer, error) {
-	stream, err := dataset.OpenStream(set.Dir, dataset.Train)
+// open opens what a configuration names, and learns the vocabulary first where that is asked for, with progress on standard error.
+func open(c *cobra.Command, cfg *config.Config) (*setup.Opened, error) {
+	b := learning{w: c.ErrOrStderr()}
+	opened, err := setup.Open(c.Context(), cfg, b.set)
 	if err != nil {
 		return nil, err
 	}
-	defer stream.Close()
-	b := newBar(c.ErrOrStderr(), int64(options.VocabSize-tokenizer.MinVocabSize), "tokenizer")
-	var last tokenizer.TrainProgress
-	options.Progress = func(p tokenizer.TrainProgress) {
-		last = p
-		b.set(int64(p.Merges))
-	}
-	tok, err := tokenizer.Train(c.Context(), documentTexts(stream), options)
-	if err != nil {
-		return nil, fmt.Errorf("learning the vocabulary: %w", err)
-	}
-	text := fmt.Sprintf("%s of text, %s different words, %d merges", size(float64(last.Bytes)), count(float64(last.Words)), last.Merges)
-	if last.Merges < last.Total {
-		text += fmt.Sprintf(" (%d were asked for; no other pair occurs %d times)", last.Total, options.MinFrequency)
-	}
-	b.finish("%s", text)
-	return tok, nil
+	b.finish()
+	return opened, nil
 }
 
-// documentTexts yields the documents of a stream of bytes; each is valid until the next.
-func documentTexts(s *dataset.Stream) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		var text []byte
-		ids := make([]int32, 1<<16)
-		for at := int64(0); at < s.Len(); at += int64(len(ids)) {
-			ids = ids[:min(int64(len(ids)), s.Len()-at)]
-			if err := s.Read(at, ids); err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, id := range ids {
-				if id < 256 {
-					text = append(text, byte(id))
-					continue
-				}
-				if len(text) > 0 && !yield(text, nil) { // <s> or </s>
-					return
-				}
-				text = text[:0]
-			}
-		}
-		if len(text) > 0 {
-			yield(text, nil)
-		}
+// learning tells how far a vocabulary is that is being learnt; of one that was learnt before there is nothing to tell.
+type learning struct {
+	w    io.Writer
+	bar  *bar
+	last tokenizer.TrainProgress
+}
+
+func (l *learning) set(p tokenizer.TrainProgress) {
+	if l.bar == nil {
+		l.bar = newBar(l.w, int64(p.Total), "tokenizer")
 	}
+	l.bar.set(int64(p.Merges))
+	l.last = p
+}
+
+func (l *learning) finish() {
+	if l.bar == nil {
+		return
+	}
+	text := fmt.Sprintf("%d tokens, learnt from %s of text with %s different words", tokenizer.MinVocabSize+l.last.Merges,
+		size(float64(l.last.Bytes)), count(float64(l.last.Words)))
+	if l.last.Merges < l.last.Total {
+		text += fmt.Sprintf(" (%d were asked for; no other pair occurs often enough)", tokenizer.MinVocabSize+l.last.Total)
+	}
+	l.bar.finish("%s", text)
 }

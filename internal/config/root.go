@@ -8,6 +8,7 @@ import (
 	"meap/pkg/dataset"
 	"meap/pkg/dataset/dialogue"
 	"meap/pkg/masking"
+	"meap/pkg/tokenizer"
 	"meap/pkg/trainer"
 )
 
@@ -42,22 +43,42 @@ type ModelConfig struct {
 
 // TokenizerConfig is the section tokenizer.
 type TokenizerConfig struct {
-	Path string `mapstructure:"path" help:"folder or file of the tokenizer (empty: bytes)"`
+	Path       string `mapstructure:"path" help:"folder or file of the tokenizer (empty: tokenizer.train_vocab, or bytes)"`
+	TrainVocab int    `mapstructure:"train_vocab" help:"tokens of a byte-level BPE vocabulary that is learnt from the training text and kept in data.cache_dir (0: none is learnt)"`
+	TrainBytes int64  `mapstructure:"train_bytes" help:"text that it is learnt from, in bytes, spread over all training files (0: all)"`
+}
+
+// Validate returns one error for each value out of its range.
+func (c TokenizerConfig) Validate() []error {
+	var problems []error
+	if v := c.TrainVocab; v != 0 && (v < tokenizer.MinVocabSize || v > tokenizer.MaxVocabSize) {
+		problems = append(problems, fmt.Errorf("tokenizer.train_vocab = %d: must be from %d (the bytes, %s, %s and %s) to %d, or 0 for none",
+			v, tokenizer.MinVocabSize, tokenizer.BOSToken, tokenizer.EOSToken, tokenizer.MaskToken, tokenizer.MaxVocabSize))
+	}
+	if c.TrainBytes < 0 {
+		problems = append(problems, fmt.Errorf("tokenizer.train_bytes = %d: must be 0 or more", c.TrainBytes))
+	}
+	if c.Path != "" && c.TrainVocab != 0 {
+		problems = append(problems, fmt.Errorf("tokenizer.train_vocab = %d: tokenizer.path is set too (%s): leave one of them empty", c.TrainVocab, c.Path))
+	}
+	return problems
 }
 
 // Default returns the configuration that a run has where nothing is set. It names no model and no data: these have no default.
 func Default() Config {
 	return Config{
-		Data:    dataset.DefaultConfig(),
-		Masking: masking.DefaultConfig(),
-		SFT:     dialogue.DefaultConfig(),
-		Trainer: trainer.DefaultConfig(),
+		Tokenizer: TokenizerConfig{TrainBytes: 256 << 20},
+		Data:      dataset.DefaultConfig(),
+		Masking:   masking.DefaultConfig(),
+		SFT:       dialogue.DefaultConfig(),
+		Trainer:   trainer.DefaultConfig(),
 	}
 }
 
 // Validate returns the values that are out of range and those that contradict each other, joined, each beginning with the full key.
 func (c *Config) Validate() error {
 	problems := c.Model.Validate()
+	problems = append(problems, c.Tokenizer.Validate()...)
 	problems = append(problems, c.Data.Validate()...)
 	problems = append(problems, c.Masking.Validate()...)
 	problems = append(problems, c.SFT.Validate()...)

@@ -2,7 +2,6 @@ package setup
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"meap/internal/config"
@@ -14,21 +13,6 @@ import (
 	"meap/pkg/transformer"
 )
 
-// BaseModel returns the configuration with model.path naming a model folder where it named a run's output folder: the run's newest
-// checkpoint.
-func BaseModel(c *config.Config) (*config.Config, error) {
-	if c.Model.Path == "" {
-		return nil, &config.Error{Problems: []error{fmt.Errorf(`model.path = "": name the folder of the model that is fine-tuned, with --model DIR`)}}
-	}
-	dir, err := trainer.ModelDir(c.Model.Path)
-	if err != nil {
-		return nil, fmt.Errorf("model.path: %w", err)
-	}
-	base := *c
-	base.Model.Path = dir
-	return &base, nil
-}
-
 // Dialogues are the data of a fine-tuning run.
 type Dialogues struct {
 	*dialogue.Set
@@ -37,8 +21,9 @@ type Dialogues struct {
 	Validation *dialogue.HeldOut // nil where nothing is held out
 }
 
-// OpenDialogues reads the dialogues of data.sources as a run with this configuration trains on them. model.path must be a model folder.
-func OpenDialogues(ctx context.Context, c *config.Config, tok tokenizer.Tokenizer) (*Dialogues, error) {
+// Dialogues reads the dialogues of data.sources as a run with this configuration trains on them.
+func (o *Opened) Dialogues(ctx context.Context) (*Dialogues, error) {
+	c, tok := o.Base, o.Tokenizer
 	template, err := Template(c, tok)
 	if err != nil {
 		return nil, err
@@ -73,14 +58,12 @@ func Template(c *config.Config, tok tokenizer.Tokenizer) (*dialogue.Template, er
 	return template, nil
 }
 
-// Finetuning puts together a run of supervised fine-tuning; output, resume and reporter are the caller's to fill in. c is the
-// configuration as it was given, base what BaseModel made of it.
-func Finetuning(c, base *config.Config, model transformer.Config, tok tokenizer.Tokenizer, d *Dialogues, dev graph.Device) (*trainer.Run, error) {
-	run, err := newRun(c, model, tok, dev)
+// Finetuning puts together a run of supervised fine-tuning; output, resume and reporter are the caller's to fill in.
+func (o *Opened) Finetuning(model transformer.Config, d *Dialogues, dev graph.Device) (*trainer.Run, error) {
+	run, err := o.run(model, dev, "masking")
 	if err != nil {
 		return nil, err
 	}
-	run.Initial = func() (*transformer.Weights, error) { return InitialWeights(base, model) }
 	run.Source = d.Source
 	run.Identity.Data = d.Fingerprint()
 	if d.Validation != nil {
@@ -88,11 +71,11 @@ func Finetuning(c, base *config.Config, model transformer.Config, tok tokenizer.
 	}
 	// The model says what ends an answer and how it is asked.
 	template := d.Options.Template
-	if end := template.End(); end != tok.EOS() {
+	if end := template.End(); end != o.Tokenizer.EOS() {
 		run.Tokens.EOS = append([]int32{end}, run.Tokens.EOS...)
 	}
 	run.SaveTokenizer = func(dir string) error {
-		if err := tok.Save(dir); err != nil {
+		if err := o.Tokenizer.Save(dir); err != nil {
 			return err
 		}
 		return template.Save(dir)

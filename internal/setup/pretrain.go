@@ -1,16 +1,21 @@
 package setup
 
 import (
+	"maps"
+	"strings"
+
 	"meap/internal/config"
 	"meap/pkg/graph"
-	"meap/pkg/tokenizer"
 	"meap/pkg/trainer"
 	"meap/pkg/transformer"
 )
 
-// newRun puts together what training runs have in common. The rows that it trains on, the weights
-// that it starts from, output, resume and reporter are left open.
-func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer, dev graph.Device) (*trainer.Run, error) {
+// run puts together what training runs have in common. The rows that it trains on, output, resume and reporter are left open. unused
+// is the section that this kind of run does not read, whose keys may change when it is resumed.
+func (o *Opened) run(model transformer.Config, dev graph.Device, unused string) (*trainer.Run, error) {
+	c, tok := o.Config, o.Tokenizer
+	used := config.Flatten(c)
+	maps.DeleteFunc(used, func(key string, _ any) bool { return strings.HasPrefix(key, unused+".") })
 	resolved, err := config.Dump(c)
 	if err != nil {
 		return nil, err
@@ -26,8 +31,9 @@ func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer,
 		Identity: trainer.State{
 			Seed:      c.Trainer.Seed,
 			Tokenizer: tok.Fingerprint(),
-			Config:    config.Flatten(c),
+			Config:    used,
 		},
+		Initial:        func() (*transformer.Weights, error) { return InitialWeights(o.Base, model) },
 		SaveTokenizer:  tok.Save,
 		Tokens:         special,
 		ResolvedConfig: resolved,
@@ -35,14 +41,12 @@ func newRun(c *config.Config, model transformer.Config, tok tokenizer.Tokenizer,
 	}, nil
 }
 
-// Pretraining puts together a run of masked next-token prediction; output, resume and reporter are the caller's to fill in. c is the
-// configuration as it was given, base the same with a model folder where model.path named a run (BaseModel).
-func Pretraining(c, base *config.Config, model transformer.Config, tok tokenizer.Tokenizer, data *Data, dev graph.Device) (*trainer.Run, error) {
-	run, err := newRun(c, model, tok, dev)
+// Pretraining puts together a run of masked next-token prediction; output, resume and reporter are the caller's to fill in.
+func (o *Opened) Pretraining(model transformer.Config, data *Data, dev graph.Device) (*trainer.Run, error) {
+	run, err := o.run(model, dev, "sft")
 	if err != nil {
 		return nil, err
 	}
-	run.Initial = func() (*transformer.Weights, error) { return InitialWeights(base, model) }
 	run.Source = data.Collator
 	run.Identity.Data = data.Set.Index.Fingerprint()
 	run.Identity.RowsPerEpoch = data.Train.Rows()

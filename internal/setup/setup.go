@@ -19,22 +19,9 @@ import (
 	"meap/pkg/transformer"
 )
 
-// Tokenizer loads tokenizer.path; where that is empty and the run starts from a model folder, the model's own.
-func Tokenizer(c *config.Config) (tokenizer.Tokenizer, error) {
-	path := c.Tokenizer.Path
-	if path == "" && c.Model.Path != "" {
-		path = c.Model.Path
-	}
-	tok, err := tokenizer.Load(path)
-	if err != nil {
-		return nil, &config.Error{Problems: []error{err}}
-	}
-	return tok, nil
-}
-
 // Model resolves the section model: the sizes of the preset or of the model folder, with those that the section sets itself.
-// Where neither says how large the vocabulary is, it is the tokenizer's, padded.
-func Model(c *config.Config, tok tokenizer.Tokenizer) (transformer.Config, error) {
+// Where neither says how large the vocabulary is, it is the tokenizer's number of ids, padded.
+func Model(c *config.Config, ids int) (transformer.Config, error) {
 	m, problem := c.Model, func(format string, args ...any) error {
 		return &config.Error{Problems: []error{fmt.Errorf(format, args...)}}
 	}
@@ -59,13 +46,13 @@ func Model(c *config.Config, tok tokenizer.Tokenizer) (transformer.Config, error
 		return t, changedSizes(m.Path, trained, t)
 	}
 	if t.Vocab == 0 {
-		t.Vocab = transformer.PadVocab(tok.VocabSize())
+		t.Vocab = transformer.PadVocab(ids)
 	}
 	if t.MaxSeq == 0 {
 		t.MaxSeq = c.Trainer.Seq
 	}
-	if t.Vocab < tok.VocabSize() {
-		return t, problem("model.vocab = %d: must be at least the tokenizer's %d ids", t.Vocab, tok.VocabSize())
+	if t.Vocab < ids {
+		return t, problem("model.vocab = %d: must be at least the tokenizer's %d ids", t.Vocab, ids)
 	}
 	if c.Trainer.Seq > t.MaxSeq {
 		return t, problem("trainer.seq = %d: must be at most model.max_seq, which is %d", c.Trainer.Seq, t.MaxSeq)
@@ -164,10 +151,17 @@ type Data struct {
 	Validation *dataset.HeldOut // nil where nothing is held out
 }
 
+func needsSources(c *config.Config) error {
+	if len(c.Data.Sources) > 0 {
+		return nil
+	}
+	return &config.Error{Problems: []error{errors.New("data.sources = []: name at least one file, folder or pattern that holds text")}}
+}
+
 // PrepareData tokenises and packs the sources where that has not been done before.
 func PrepareData(ctx context.Context, c *config.Config, tok tokenizer.Tokenizer, progress func(dataset.Progress)) (*dataset.Set, error) {
-	if len(c.Data.Sources) == 0 {
-		return nil, &config.Error{Problems: []error{errors.New("data.sources = []: name at least one file, folder or pattern that holds text")}}
+	if err := needsSources(c); err != nil {
+		return nil, err
 	}
 	return dataset.Prepare(ctx, c.Data, tok, dataset.Options{Workers: c.Trainer.Threads, Progress: progress})
 }

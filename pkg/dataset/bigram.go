@@ -3,150 +3,108 @@ package dataset
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"slices"
-
-	"meap/pkg/tokenizer"
 )
 
-// bigramSymbols are what a byte-bigram model predicts: a byte, or the end of
-// the document. The same numbers serve as contexts, where the last one stands
-// for the document's beginning.
-const (
-	bigramSymbols  = 257
-	bigramBoundary = 256
-)
-
-// BigramModel is the model of bytes that a trained Transformer has to beat: it
-// predicts each byte of a document, and its end, from the byte before.
+// BigramModel is the model that a trained Transformer has to beat: it predicts
+// a token from the one before it and nothing else.
 //
-// Probabilities are Witten-Bell's (Witten and Bell, "The zero-frequency
-// problem", 1991; Chen and Goodman, "An empirical study of smoothing
-// techniques", 1999): with c(a, b) counted in the training text, c(a) its sum
-// over b, and d(a) the number of different b seen after a,
+// Probabilities are interpolated Kneser-Ney's (Chen and Goodman, "An empirical
+// study of smoothing techniques for language modeling", 1999, section 2.7, of
+// those there the one that predicts best). With c(a, b) counted in the
+// training text, c(a) its sum over b, and d(a) the number of different b seen
+// after a,
 //
-//	P(b | a) = (c(a, b) + d(a) P(b)) / (c(a) + d(a))
+//	P(b | a) = (max(c(a, b) - D, 0) + D d(a) P(b)) / c(a)
+//	D        = n1 / (n1 + 2 n2)
 //
-// where P(b) is the same formula one order lower, over the uniform
-// distribution. It has no parameter to tune, and no b is impossible.
+// n1 and n2 being the numbers of pairs that occur once and twice, and one more,
+// so that D is neither 0 nor 1 in a text that has none of them. P(b) goes by
+// the number of different tokens e(b) that b was seen after, smoothed as Witten
+// and Bell do it: with E the sum of e(b) over b, T the number of b with
+// e(b) > 0, and V ids,
+//
+//	P(b) = (e(b) + T / V) / (E + T)
+//
+// Nothing is left to tune, and no token is impossible. The begin of a document
+// is never predicted: see SplitInfo.Labels.
 type BigramModel struct {
-	pairs [bigramSymbols][bigramSymbols]int64 // [context, symbol]
+	// Tokens is how many tokens of the split were counted.
+	Tokens int64
+
+	pairs    map[bigram]int64
+	discount float64
+	after    []continuations // by a
+	lower    []float64       // by b: P(b)
 }
 
-// NewBigramModel counts the documents of a split.
-func NewBigramModel(train *Stream, tok tokenizer.Tokenizer) (*BigramModel, error) {
-	m := new(BigramModel)
-	err := eachSymbol(train, tok, func(context, symbol int) { m.pairs[context][symbol]++ })
-	if err != nil {
-		return nil, fmt.Errorf("counting byte bigrams: %w", err)
+type bigram struct{ a, b int32 }
+
+// continuations are what was seen after a token: how many tokens, how many
+// different ones.
+type continuations struct{ tokens, different float64 }
+
+// maxBigramTokens bounds what is counted. More text makes another model of
+// pairs hardly better, and would take minutes and gigabytes.
+const maxBigramTokens = 1 << 25
+
+// NewBigramModel counts the tokens of a split, at most the first 32 million.
+func NewBigramModel(s *Stream) (*BigramModel, error) {
+	m := &BigramModel{pairs: make(map[bigram]int64), Tokens: min(s.Len(), maxBigramTokens)}
+	ids := make([]int32, 1<<16)
+	before := s.Index.EOS // the first document follows none, as if it followed one
+	for at := int64(0); at < m.Tokens; at += int64(len(ids)) {
+		ids = ids[:min(int64(len(ids)), m.Tokens-at)]
+		if err := s.Read(at, ids); err != nil {
+			return nil, fmt.Errorf("counting bigrams: %w", err)
+		}
+		for _, id := range ids {
+			if id != s.Index.BOS {
+				m.pairs[bigram{before, id}]++
+			}
+			before = id
+		}
 	}
+	if len(m.pairs) == 0 {
+		return nil, errors.New("counting bigrams: the split has no text")
+	}
+	m.smooth(s.Index.Vocab)
 	return m, nil
 }
 
-// BitsPerByte returns the bits that the model spends on the documents of a
-// split, their ends included, per byte of their text. A model of tokens is
-// compared with it by BitsPerByte over all labels but BOS.
-func (m *BigramModel) BitsPerByte(s *Stream, tok tokenizer.Tokenizer) (float64, error) {
-	cost := m.costs()
-	seen := new(BigramModel)
-	if err := eachSymbol(s, tok, func(context, symbol int) { seen.pairs[context][symbol]++ }); err != nil {
-		return 0, fmt.Errorf("evaluating byte bigrams: %w", err)
-	}
-	bits, bytes := 0.0, int64(0)
-	for a := range bigramSymbols {
-		for b, n := range seen.pairs[a] {
-			bits += float64(n) * cost[a][b]
-			if b != bigramBoundary {
-				bytes += n
-			}
+// smooth derives the probabilities of ids below vocab from the pairs.
+func (m *BigramModel) smooth(vocab int) {
+	m.after = make([]continuations, vocab)
+	m.lower = make([]float64, vocab)
+	once, twice, seen := 1.0, 1.0, 0.0
+	for p, n := range m.pairs {
+		m.after[p.a].tokens += float64(n)
+		m.after[p.a].different++
+		if m.lower[p.b] == 0 {
+			seen++
+		}
+		m.lower[p.b]++
+		switch n {
+		case 1:
+			once++
+		case 2:
+			twice++
 		}
 	}
-	if bytes == 0 {
-		return 0, errors.New("evaluating byte bigrams: the split has no text")
-	}
-	return bits / float64(bytes), nil
-}
-
-// costs returns -log2 P(symbol | context).
-func (m *BigramModel) costs() *[bigramSymbols][bigramSymbols]float64 {
-	var unigram [bigramSymbols]int64
-	for a := range m.pairs {
-		for b, n := range m.pairs[a] {
-			unigram[b] += n
-		}
-	}
-	var uniform, lower [bigramSymbols]float64
-	for b := range uniform {
-		uniform[b] = 1.0 / bigramSymbols
-	}
-	wittenBell(&unigram, &uniform, &lower)
-	cost := new([bigramSymbols][bigramSymbols]float64)
-	for a := range m.pairs {
-		wittenBell(&m.pairs[a], &lower, &cost[a])
-		for b, p := range cost[a] {
-			cost[a][b] = -math.Log2(p)
-		}
-	}
-	return cost
-}
-
-// wittenBell interpolates counts with the distribution of one order lower. A
-// context that was never seen leaves that as it is.
-func wittenBell(counts *[bigramSymbols]int64, lower, p *[bigramSymbols]float64) {
-	total, different := 0.0, 0.0
-	for _, n := range counts {
-		total += float64(n)
-		if n > 0 {
-			different++
-		}
-	}
-	if total == 0 {
-		*p = *lower
-		return
-	}
-	for b, n := range counts {
-		p[b] = (float64(n) + different*lower[b]) / (total + different)
+	m.discount = once / (once + 2*twice)
+	for b := range m.lower {
+		m.lower[b] = (m.lower[b] + seen/float64(vocab)) / (float64(len(m.pairs)) + seen)
 	}
 }
 
-// eachSymbol calls f for every byte of every document of a split and for every
-// document's end, with the symbol before it.
-func eachSymbol(s *Stream, tok tokenizer.Tokenizer, f func(context, symbol int)) error {
-	const chunk = 1 << 16
-	special := tok.Special()
-	ids := make([]int32, chunk)
-	context := bigramBoundary
-	text := func(ids []int32) {
-		if len(ids) == 0 {
-			return
-		}
-		for _, b := range tok.Decode(ids) {
-			f(context, int(b))
-			context = int(b)
-		}
+// Probability returns P(b | a) of two ids of the vocabulary.
+func (m *BigramModel) Probability(a, b int32) float64 {
+	after := m.after[a]
+	if after.tokens == 0 {
+		return m.lower[b]
 	}
-	for at := int64(0); ; {
-		n, err := s.Tokens(at, ids)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		at += int64(n)
-		from := 0
-		for i, id := range ids[:n] {
-			if !slices.Contains(special, id) {
-				continue
-			}
-			text(ids[from:i])
-			from = i + 1
-			if id == s.Index.EOS {
-				f(context, bigramBoundary)
-				context = bigramBoundary
-			}
-		}
-		text(ids[from:n])
-	}
+	return (max(float64(m.pairs[bigram{a, b}])-m.discount, 0) + m.discount*after.different*m.lower[b]) / after.tokens
 }
+
+// Nats returns -ln P(b | a), for eval.PerplexityConfig.
+func (m *BigramModel) Nats(a, b int32) float64 { return -math.Log(m.Probability(a, b)) }

@@ -1,15 +1,12 @@
 package dataset
 
 import (
-	"bytes"
 	"encoding/json"
-	"math"
 	"slices"
 	"strings"
 	"testing"
 
 	"meap/pkg/masking"
-	"meap/pkg/tokenizer"
 )
 
 func perRow(t testing.TB, ratio float64) masking.Policy {
@@ -191,75 +188,5 @@ func TestInspect(t *testing.T) {
 		if !strings.Contains(text, part) {
 			t.Errorf("%q lacks %q", text, part)
 		}
-	}
-}
-
-// merged is a tokenizer with a token for "at", to show that the baseline counts
-// bytes, not tokens.
-type merged struct{ tokenizer.ByteLevel }
-
-const atToken = 200 // a byte that the text does not hold
-
-func (merged) Decode(ids []int32) []byte {
-	return bytes.ReplaceAll(tokenizer.ByteLevel{}.Decode(ids), []byte{atToken}, []byte("at"))
-}
-
-func TestBigramByHand(t *testing.T) {
-	train := stream(t, prepared(t, map[string]string{"1": "ab", "2": "aa"}), Train)
-	held := stream(t, prepared(t, map[string]string{"1": "ab", "2": "c"}), Train)
-	m, err := NewBigramModel(train, bytesTok)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Symbols counted: a 3, b 1, end 2; 3 kinds, 6 in all. P(a) = (3 + 3/257) / 9 and so on.
-	u := 1.0 / 257
-	pa, pb, pend, pc := (3+3*u)/9, (1+3*u)/9, (2+3*u)/9, 3*u/9
-	// Contexts: begin -> a 2; a -> b 1, a 1, end 1; b -> end 1; c was never seen.
-	bits := -math.Log2((2+pa)/3) - math.Log2((1+3*pb)/6) - math.Log2((1+pend)/2) // <s>ab</s>
-	bits += -math.Log2(pc/3) - math.Log2(pend)                                   // <s>c</s>
-	got, err := m.BitsPerByte(held, bytesTok)
-	if err != nil || math.Abs(got-bits/3) > 1e-12 {
-		t.Errorf("%v bits per byte, %v, want %v", got, err, bits/3)
-	}
-	for a, row := range m.costs() {
-		sum := 0.0
-		for _, cost := range row {
-			sum += math.Exp2(-cost)
-		}
-		if math.Abs(sum-1) > 1e-9 {
-			t.Fatalf("probabilities after %d sum to %v", a, sum)
-		}
-	}
-}
-
-func TestBigramCountsBytesWhateverTheTokens(t *testing.T) {
-	text := strings.Repeat("the cat sat on the mat\n", 20000) // several blocks of tokens
-	plain := stream(t, prepared(t, map[string]string{"a": text, "b": "mat"}), Train)
-	ids := []int32{}
-	for _, id := range everything(t, plain) {
-		if id == 't' && ids[len(ids)-1] == 'a' {
-			ids[len(ids)-1] = atToken
-		} else {
-			ids = append(ids, id)
-		}
-	}
-	other := sharded(t, 259, 1<<15+1, ids)
-	var models [2]*BigramModel
-	for i, c := range []struct {
-		s   *Stream
-		tok tokenizer.Tokenizer
-	}{{plain, bytesTok}, {other, merged{}}} {
-		m, err := NewBigramModel(c.s, c.tok)
-		if err != nil {
-			t.Fatal(err)
-		}
-		models[i] = m
-	}
-	if *models[0] != *models[1] {
-		t.Error("the counts depend on the tokens")
-	}
-	bits, err := models[0].BitsPerByte(plain, bytesTok)
-	if err != nil || bits < 0.5 || bits > 2.5 {
-		t.Errorf("%v bits per byte, %v", bits, err)
 	}
 }

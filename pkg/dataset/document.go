@@ -31,7 +31,7 @@ type reading struct {
 	field    string  // data.text_field
 	maxBytes int64   // data.max_file_bytes
 	fraction float64 // data.validation_fraction
-	ids      ids
+	ids      ids     // zero where there is no tokenizer yet, and only text can be read
 }
 
 // records streams what the part of a file holds. An error names the file, and the line or row where there are any, and says what to
@@ -157,6 +157,9 @@ func (o reading) readParquet(f sourceFile, file *os.File, yield func(record) boo
 }
 
 func (o reading) readPacked(f sourceFile, yield func(record) bool) error {
+	if o.ids.vocab == 0 {
+		return location("", errors.New("it holds tokens, and a vocabulary is learnt from text; set tokenizer.path to the tokenizer that they were made with"))
+	}
 	p, err := openPacked(f.location(), o.ids)
 	if err != nil {
 		return location("", err)

@@ -47,6 +47,9 @@ func splitPattern(pattern string) (folder string, names []string, err error) {
 // with a dot is found only by a name that does.
 func findFiles(folder string, names []string) ([]sourceFile, error) {
 	real, err := realPath(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no folder %s; check its spelling", filepath.Clean(folder))
+	}
 	if err != nil {
 		return nil, err
 	}

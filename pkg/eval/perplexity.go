@@ -65,6 +65,10 @@ type PerplexityConfig struct {
 	// Progress is called after every batch with what has been measured so far
 	// and the number of tokens there are; nil for none.
 	Progress func(sofar PerplexityResult, tokens int) `json:"-"`
+	// Bigram is the negative log-likelihood, in nats, that a bigram model gives
+	// a token after the one before it; nil where there is none. It is summed
+	// over the very tokens that the model is measured on.
+	Bigram func(before, id int32) float64 `json:"-"`
 }
 
 // PerplexityResult holds sums pooled over the whole stream.
@@ -79,9 +83,11 @@ type PerplexityResult struct {
 	Perplexity    float64 `json:"perplexity"`     // exp(NatsPerToken)
 	BitsPerByte   float64 `json:"bits_per_byte,omitempty"`
 	TokensPerByte float64 `json:"tokens_per_byte,omitempty"`
-	// ByteBigram is what a byte-bigram model counted on the training text gives
-	// on this text, in bits per byte; 0 where it was not computed.
-	ByteBigram float64 `json:"byte_bigram_bits_per_byte,omitempty"`
+	// What PerplexityConfig.Bigram gives on the same tokens; 0 where there is
+	// none.
+	BigramNats        float64 `json:"bigram_nats,omitempty"`
+	BigramPerplexity  float64 `json:"bigram_perplexity,omitempty"`
+	BigramBitsPerByte float64 `json:"bigram_bits_per_byte,omitempty"`
 }
 
 // Window is one piece of a stream: the model reads the tokens Start..End-1 and
@@ -155,9 +161,15 @@ func Perplexity(ctx context.Context, m Scorer, s Stream, cfg PerplexityConfig) (
 		}
 		for i, row := range scores {
 			for j, logp := range row {
-				if !slices.Contains(cfg.Uncounted, seqs[i].IDs[seqs[i].From+j]) {
-					res.Nats -= float64(logp)
-					res.Tokens++
+				at := seqs[i].From + j
+				before, id := seqs[i].IDs[at-1], seqs[i].IDs[at]
+				if slices.Contains(cfg.Uncounted, id) {
+					continue
+				}
+				res.Nats -= float64(logp)
+				res.Tokens++
+				if cfg.Bigram != nil {
+					res.BigramNats += cfg.Bigram(before, id)
 				}
 			}
 		}
@@ -183,7 +195,11 @@ func (r *PerplexityResult) finish(bytes int64) {
 	r.Bytes = bytes
 	r.NatsPerToken = r.Nats / float64(max(1, r.Tokens))
 	r.Perplexity = math.Exp(r.NatsPerToken)
+	if r.BigramNats > 0 {
+		r.BigramPerplexity = math.Exp(r.BigramNats / float64(max(1, r.Tokens)))
+	}
 	if bytes > 0 {
+		r.BigramBitsPerByte = r.BigramNats / math.Ln2 / float64(bytes)
 		r.BitsPerByte = r.Nats / math.Ln2 / float64(bytes)
 		r.TokensPerByte = float64(r.Tokens) / float64(bytes)
 	}

@@ -158,3 +158,34 @@ func (failing) MaxSeq() int { return 8 }
 func (failing) LogProbs(context.Context, []Sequence) ([][]float32, error) {
 	return nil, errors.New("out of memory")
 }
+
+// The bigram model is measured on the tokens that the model is measured on, each after the one before it, wherever a window begins.
+func TestPerplexityBigram(t *testing.T) {
+	const bos = 9
+	model := scorerFunc{2, func([]int32, int) float64 { return -math.Ln2 }}
+	for _, c := range []struct {
+		limit int
+		want  [][2]int32
+	}{
+		{0, [][2]int32{{bos, 1}, {1, 2}, {2, 3}, {bos, 4}}},
+		{3, [][2]int32{{bos, 1}, {1, 2}}},
+	} {
+		var pairs [][2]int32
+		cfg := PerplexityConfig{Batch: 2, Limit: c.limit, Prefix: bos, Uncounted: []int32{bos}, Bigram: func(before, id int32) float64 {
+			pairs = append(pairs, [2]int32{before, id})
+			return 3 * math.Ln2
+		}}
+		text := &Text{IDs: []int32{bos, 1, 2, 3, bos, 4}, Size: 8, Decode: func(ids []int32) []byte { return make([]byte, 8) }}
+		got, err := Perplexity(context.Background(), model, text, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(pairs, c.want) || got.Tokens != len(c.want) {
+			t.Errorf("limit %d: pairs %v, %d tokens, want %v", c.limit, pairs, got.Tokens, c.want)
+		}
+		n := float64(len(c.want))
+		if math.Abs(got.BigramPerplexity-8) > 1e-12 || math.Abs(got.BigramBitsPerByte-3*n/8) > 1e-12 || math.Abs(got.BitsPerByte-n/8) > 1e-6 {
+			t.Errorf("limit %d: %+v", c.limit, got)
+		}
+	}
+}

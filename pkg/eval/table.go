@@ -134,9 +134,9 @@ func (r *PerplexityResult) facts() []Fact {
 	if r.Bytes > 0 {
 		f = append(f, Fact{"bits per byte", number(r.BitsPerByte)}, Fact{"bytes", thousands(r.Bytes)})
 	}
-	if r.ByteBigram > 0 {
-		f = append(f, Fact{"byte bigram", fmt.Sprintf("%s bits per byte, counted on the training text; the model's are %.1f %% of that",
-			number(r.ByteBigram), 100*r.BitsPerByte/r.ByteBigram)})
+	if r.BigramNats > 0 {
+		f = append(f, Fact{"bigram model", fmt.Sprintf("perplexity %s, bits per byte %s, counted on the training text; the model's bits are %.1f %% of that",
+			number(r.BigramPerplexity), number(r.BigramBitsPerByte), 100*r.Nats/r.BigramNats)})
 	}
 	f = append(f, Fact{"tokens", thousands(int64(r.Tokens))},
 		Fact{"windows", fmt.Sprintf("%s of at most %s tokens", thousands(int64(r.Windows)), thousands(int64(r.Seq)))})

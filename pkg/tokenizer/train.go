@@ -34,8 +34,12 @@ type TrainProgress struct {
 	Total  int // merges to be made
 }
 
-// MinVocabSize is the size of a vocabulary without merges.
-const MinVocabSize = byteVocabSize
+// MinVocabSize is the size of a vocabulary without merges, MaxVocabSize the
+// largest one.
+const (
+	MinVocabSize = byteVocabSize
+	MaxVocabSize = maxID
+)
 
 // Train learns a byte-level BPE vocabulary: the 256 bytes and <s>, </s> and
 // [MASK] with the ids that they have in ByteLevel, then a token for each merge
