@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"meap/internal/config"
+	"meap/pkg/trainer"
 )
 
 // meap runs the program in this process.
@@ -96,6 +97,44 @@ func TestShippedConfigurations(t *testing.T) {
 		}
 		if !strings.HasPrefix(string(text), "#") {
 			t.Errorf("%s does not begin with a comment that says what it is for", f)
+		}
+	}
+}
+
+// TestPaperConfigurations compares what configs/paper come to with the reference's runs.
+func TestPaperConfigurations(t *testing.T) {
+	for name, want := range map[string]struct {
+		parameters, steps, warmup int64
+		micro                     int
+	}{
+		"0.1b": {122_400_000, 1907, 190, 16}, "0.3b": {324_100_000, 4768, 476, 16},
+		"0.5b": {481_000_000, 10000, 1000, 8}, "1b": {1_175_800_000, 190000, 19000, 8},
+	} {
+		file := "../../configs/paper/" + name + ".yaml"
+		cfg := config.Default()
+		if err := config.Load(&cfg, config.Options{File: file, Env: []string{}}); err != nil {
+			t.Fatal(err)
+		}
+		tr := cfg.Trainer
+		if tr.Steps != want.steps || tr.Warmup != want.warmup || tr.MicroBatch != want.micro || tr.RowsPerStep() != 256 || tr.Seq != 4096 ||
+			tr.LearningRate != 4e-4 || tr.MinLearningRate != 4e-5 || tr.WeightDecay != 0.05 || tr.Beta1 != 0.9 || tr.Beta2 != 0.95 ||
+			tr.Epsilon != 1e-8 || tr.Clip != 1 || tr.DType != trainer.DTypeBF16 || tr.Seed != 3407 {
+			t.Errorf("%s: %+v", name, tr)
+		}
+		if cfg.Masking.Ratio != 0.15 || cfg.Data.DocumentMask {
+			t.Errorf("%s: masking %+v, data.document_mask %v", name, cfg.Masking, cfg.Data.DocumentMask)
+		}
+		// The machine may have too little memory, which plan says with exit code 1 after the numbers.
+		_, stdout, stderr := meap(t, "plan", "--config", file, "--json")
+		var plan struct {
+			Parameters    int64 `json:"parameters"`
+			TokensPerStep int64 `json:"tokens_per_step"`
+		}
+		if err := json.Unmarshal([]byte(stdout), &plan); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, stderr)
+		}
+		if off := plan.Parameters - want.parameters; off < -50_000 || off > 50_000 || plan.TokensPerStep != 256*4096 {
+			t.Errorf("%s: %d parameters, %d tokens per step; want %d and %d", name, plan.Parameters, plan.TokensPerStep, want.parameters, 256*4096)
 		}
 	}
 }

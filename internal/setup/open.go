@@ -64,8 +64,12 @@ func tokenizerPath(c *config.Config) (string, error) {
 	return c.Tokenizer.Path, nil
 }
 
-// VocabSize returns the ids of the tokenizer, at most, without learning one.
+// VocabSize returns how many ids Model has to make room for, without learning a vocabulary, and without a tokenizer where model.vocab
+// says it.
 func VocabSize(c *config.Config) (int, error) {
+	if c.Model.Vocab != 0 {
+		return c.Model.Vocab, nil
+	}
 	if c.Tokenizer.TrainVocab != 0 {
 		_, err := tokenizerPath(c)
 		return c.Tokenizer.TrainVocab, err

@@ -92,7 +92,7 @@ func TestListSources(t *testing.T) {
 	for source, word := range map[string]string{
 		dir + "/nothing*.txt":  "matches no file",
 		dir + "/absent":        "check its spelling",
-		dir + "/absent/**/*":   "no such file",
+		dir + "/absent/**/*":   "there is no folder",
 		dir + "/empty.*":       "no usable file (1 empty",
 		dir + "/empty.txt":     "empty",
 		dir + "/large.txt":     "data.max_file_bytes",
