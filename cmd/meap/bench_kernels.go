@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"regexp"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -39,6 +41,7 @@ type kernelResult struct {
 
 func newBenchKernels(o *options) *cobra.Command {
 	var duration time.Duration
+	var only string
 	c := &cobra.Command{
 		Use:   "kernels",
 		Short: "Time each CPU kernel beside this machine's measured peaks",
@@ -51,19 +54,24 @@ read and written). Both peaks are measured first. Work that fits into the caches
 			if duration <= 0 {
 				return usagef("--time must be above 0")
 			}
+			match, err := regexp.Compile(only)
+			if err != nil {
+				return usagef("--only: %v", err)
+			}
 			dev, err := cpu.NewDevice(o.threads, o.cpuISA)
 			if err != nil {
 				return usagef("--cpu-isa: %v", err)
 			}
 			defer dev.Close()
 			report, end := kernelReport(c, o.json, dev)
-			if err := benchKernels(dev, duration, report); err != nil {
+			if err := benchKernels(dev, duration, match, report); err != nil {
 				return err
 			}
 			return end()
 		},
 	}
 	c.Flags().DurationVar(&duration, "time", 200*time.Millisecond, "how long each kernel is repeated")
+	c.Flags().StringVar(&only, "only", "", `time only what this regular expression matches in "KERNEL SHAPE DTYPE"`)
 	return c
 }
 
@@ -89,18 +97,24 @@ func kernelReport(c *cobra.Command, json bool, dev *cpu.Device) (line func(kerne
 	}, w.Flush
 }
 
-func benchKernels(dev *cpu.Device, duration time.Duration, report func(kernelResult) error) error {
+func benchKernels(dev *cpu.Device, duration time.Duration, only *regexp.Regexp, report func(kernelResult) error) error {
 	flops := map[string]float64{"fp32": dev.Kernels().PeakFLOPS(false), "bf16": dev.Kernels().PeakFLOPS(true)}
 	for _, dtype := range []string{"fp32", "bf16"} {
 		if err := report(kernelResult{Kernel: "peak of multiply-adds", DType: dtype, GFLOPS: flops[dtype] / 1e9}); err != nil {
 			return err
 		}
 	}
-	bandwidth := dev.Kernels().PeakBandwidth()
-	if err := report(kernelResult{Kernel: "peak of a copy", DType: "fp32", GBPerS: bandwidth / 1e9}); err != nil {
-		return err
+	cases := slices.DeleteFunc(kernelCases(), func(k kernelCase) bool {
+		return !only.MatchString(k.name + " " + k.shape() + " " + k.dtype)
+	})
+	bandwidth := 0.0
+	if slices.ContainsFunc(cases, func(k kernelCase) bool { return k.flops == 0 }) {
+		bandwidth = dev.Kernels().PeakBandwidth()
+		if err := report(kernelResult{Kernel: "peak of a copy", DType: "fp32", GBPerS: bandwidth / 1e9}); err != nil {
+			return err
+		}
 	}
-	for _, k := range kernelCases() {
+	for _, k := range cases {
 		seconds, bytes, err := k.time(dev, duration)
 		if err != nil {
 			return fmt.Errorf("timing %s: %w", k.name, err)
