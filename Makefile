@@ -5,7 +5,7 @@
 build:
 	CGO_ENABLED=0 go build -o meap ./cmd/meap
 
-# Trains a small model on the Go distribution's own source code, then evaluates it: perplexity beside a byte-bigram model, and the
+# Trains a small model on the Go distribution's own source code, then evaluates it: perplexity beside a bigram model, and the
 # needle test.
 quickstart:
 	go run ./cmd/meap pretrain --config configs/quickstart.yaml --output runs/quickstart

@@ -172,6 +172,22 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("another seed: exit %d\n%s", code, stderr)
 	}
 
+	// Keys of a section that pretraining does not read may change.
+	must(t, append(command("pretrain", "--set", "sft.ratio=0.3"), "--output", filepath.Join(dir, "b"))...)
+
+	// A vocabulary that the configuration learns is saved with the model.
+	learnt := filepath.Join(dir, "learnt")
+	must(t, append(command("pretrain", "--set", "tokenizer.train_vocab=290"), "--output", learnt)...)
+	if out := must(t, "eval", "perplexity", "--model", learnt, "--json"); !strings.Contains(out, `"bigram_bits_per_byte":`) {
+		t.Errorf("perplexity with a learnt vocabulary: %s", out)
+	}
+	if code, _, stderr := meap(t, append(command("pretrain", "--set", "tokenizer.train_vocab=290", "--set", "tokenizer.path=bytes"), "--output", filepath.Join(dir, "both"))...); code != exitMisused || !strings.Contains(stderr, "tokenizer.train_vocab = 290") {
+		t.Errorf("a tokenizer and a vocabulary to learn: exit %d\n%s", code, stderr)
+	}
+	if code, _, stderr := meap(t, command("data", "inspect", "--step", "99999999999999")...); code != exitMisused || !strings.Contains(stderr, "trainer.steps") {
+		t.Errorf("a step beyond the run: exit %d\n%s", code, stderr)
+	}
+
 	model := filepath.Join(dir, "a")
 	var perplexity struct {
 		BitsPerByte float64 `json:"bits_per_byte"`
