@@ -47,7 +47,11 @@ with interpolated Kneser-Ney smoothing, is measured on the same tokens and print
 				return err
 			}
 			b := newBar(c.ErrOrStderr(), int64(t.Len()), "perplexity")
-			cfg := eval.PerplexityConfig{Seq: seq, Batch: f.batch, Limit: f.limit, Prefix: m.Tokenizer.BOS(), Uncounted: []int32{m.Tokenizer.BOS()},
+			prefix := m.Tokenizer.BOS()
+			if prefix < 0 {
+				prefix = m.Tokenizer.EOS()
+			}
+			cfg := eval.PerplexityConfig{Seq: seq, Batch: f.batch, Limit: f.limit, Prefix: prefix, Uncounted: []int32{m.Tokenizer.BOS()},
 				Bigram: t.bigram, Progress: func(r eval.PerplexityResult, _ int) { b.set(int64(r.Tokens)) }}
 			result, err := eval.Perplexity(c.Context(), m.Scorer(), t, cfg)
 			if err != nil {

@@ -62,8 +62,13 @@ func Files(paths []string, tok tokenizer.Tokenizer) (eval.Stream, error) {
 			return nil, fmt.Errorf("--text: %w", err)
 		}
 		t.Size += int64(len(raw))
-		t.IDs = tok.Encode(raw, append(t.IDs, tok.BOS()))
-		t.IDs = append(t.IDs, tok.EOS())
+		if bos := tok.BOS(); bos >= 0 {
+			t.IDs = append(t.IDs, bos)
+		}
+		t.IDs = tok.Encode(raw, t.IDs)
+		if eos := tok.EOS(); eos >= 0 {
+			t.IDs = append(t.IDs, eos)
+		}
 	}
 	return t, nil
 }
