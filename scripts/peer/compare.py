@@ -3,10 +3,15 @@
 
     python scripts/peer/compare.py                                  meap-0.1b in three forms, best of five
     python scripts/peer/compare.py --work meap-nano/64x2/fp32 --rounds 1 --steps 2 --warmup 1
+    python scripts/peer/compare.py --memory 1024,2048,4096,8192,16384
 
 A piece of work is PRESET/SEQxROWS/DTYPE. In each round every system runs once, in a process of its own: meap, PyTorch as it is, and
-PyTorch with torch.compile. A system's speed is the median step of its best round, its memory that of its smallest. Beside the peak
+PyTorch with torch.compile. A system's speed is the median step of its best round, its memory that of its smallest; with --best-step
+it is the fastest step of all, for machines that are not left alone. Beside the peak
 stands what exceeds 16 bytes per parameter, which weights, gradients and the two moments take in any system that trains in fp32.
+
+--memory measures meap alone: what a token of a longer row adds to the peak, (peak(T) - peak(64)) / T, for two layers of meap-0.1b and
+the rows' lengths T that it is given. Attention that kept scores of T x T, or anything else that grows faster than the row, would show.
 
 Nothing else should run on the machine. Needs Go (or --meap PROGRAM) and, for this Python, requirements.txt; torch.compile needs a
 C++ compiler.
@@ -34,6 +39,7 @@ PRESETS = {
     "meap-1b": dict(layers=24, heads=32, kv_heads=2, dim=2048, ffn=5632, vocab=32064),
 }
 SYSTEMS = ("meap", "eager", "compiled")
+MEMORY_BASE = 64  # the length of a row whose peak is subtracted
 
 
 def command(system, a, work):
@@ -72,11 +78,13 @@ def measure(system, a, work):
 class Result:
     """What the rounds of one system on one piece of work gave."""
 
-    def __init__(self, runs):
+    def __init__(self, runs, best_step):
         self.ok = bool(runs)
         if self.ok:
-            best = max(runs, key=lambda r: r["tokens_per_s"])
-            self.speed, self.tflops, self.params = best["tokens_per_s"], best["model_tflops"], best["params"]
+            speed = "best_tokens_per_s" if best_step else "tokens_per_s"
+            best = max(runs, key=lambda r: r[speed])
+            self.speed, self.params = best[speed], best["params"]
+            self.tflops = best["model_tflops"] * best[speed] / best["tokens_per_s"]
             self.peak = min(r["peak_bytes"] for r in runs)
             self.beyond = self.peak - 16 * self.params
 
@@ -110,6 +118,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--work", action="append", metavar="PRESET/SEQxROWS/DTYPE", help="piece of work, repeat for more")
     p.add_argument("--systems", default=",".join(SYSTEMS), help="meap and its peers eager, compiled (%(default)s)")
+    p.add_argument("--memory", metavar="T,T,...", help="measure memory per token at these lengths instead")
+    p.add_argument("--dtype", default="fp32", help="fp32 or bf16, with --memory (%(default)s)")
+    p.add_argument("--best-step", action="store_true", help="compare the fastest steps, not the median ones")
     p.add_argument("--rounds", type=int, default=5, help="runs of each (%(default)s)")
     p.add_argument("--steps", type=int, default=8, help="steps that are timed (%(default)s)")
     p.add_argument("--warmup", type=int, default=2, help="steps before those (%(default)s)")
@@ -123,6 +134,12 @@ def main():
     systems, works = a.systems.split(","), a.work or DEFAULT_WORK
     if unknown := set(systems) - set(SYSTEMS):
         p.error(f"--systems: {', '.join(sorted(unknown))} is none of {', '.join(SYSTEMS)}")
+    try:
+        lengths = [int(t) for t in a.memory.split(",")] if a.memory else []
+    except ValueError:
+        p.error(f"--memory: {a.memory!r} is not a list of lengths such as 1024,2048")
+    if any(t <= MEMORY_BASE for t in lengths):
+        p.error(f"--memory: lengths must be above {MEMORY_BASE}")
     if a.rounds < 1:
         p.error("--rounds must be at least 1")
     try:
@@ -132,10 +149,32 @@ def main():
         p.error(f"--work: {e}")
 
     with tempfile.TemporaryDirectory() as folder:
-        if "meap" in systems and not a.meap:
+        if (lengths or "meap" in systems) and not a.meap:
             a.meap = os.path.join(folder, "meap")
             subprocess.run(["go", "build", "-o", a.meap, "./cmd/meap"], cwd=HERE.parent.parent, check=True)
-        sys.exit(compare(a, systems, works))
+        sys.exit(memory(a, lengths) if lengths else compare(a, systems, works))
+
+
+def memory(a, lengths):
+    """Prints what a token adds to meap's peak at each length of a row."""
+    peaks = {}
+    for seq in [MEMORY_BASE, *lengths]:
+        run = [a.meap, "bench", "train", "--json", "--recompute", "none", "--preset", "meap-0.1b", "--set", "model.layers=2", "--set",
+               f"model.max_seq={max(lengths)}", "--seq", str(seq), "--micro-batch", "1", "--dtype", a.dtype, "--device", "cpu", "--steps", "1",
+               "--warmup", "0", "--threads", str(a.threads)]
+        done = subprocess.run(run, capture_output=True, text=True)
+        if done.returncode:
+            print(f"{' '.join(run)}\nended with {done.returncode}:\n{done.stderr[-2000:]}", file=sys.stderr)
+            return 1
+        peaks[seq] = json.loads(done.stdout.strip().splitlines()[-1])["peak_bytes"]
+    per_token = {t: (peaks[t] - peaks[MEMORY_BASE]) / t for t in lengths}
+    rows = [["row", "dtype", "peak MiB", "KiB per token"]]
+    rows += [[str(t), a.dtype, f"{peaks[t] / 2**20:,.0f}", f"{per_token[t] / 2**10:,.1f}"] for t in lengths]
+    print(table(rows))
+    least, most = min(per_token.values()), max(per_token.values())
+    if least > 0:
+        print(f"\n2 layers of width 768; the largest is {100 * (most / least - 1):.1f} % above the smallest")
+    return 0
 
 
 def compare(a, systems, works):
@@ -156,7 +195,7 @@ def compare(a, systems, works):
         if len(sizes) > 1:
             print(f"{work}: the systems trained different models or batches: (params, tokens_per_step) = {sorted(sizes)}", file=sys.stderr)
             return 1
-        results = {system: Result(runs[work, system]) for system in systems}
+        results = {system: Result(runs[work, system], a.best_step) for system in systems}
         for system in systems:
             rows.append([work, system, *results[system].cells(), *(ratios(results) if system == "meap" else ["", ""])])
     print(table(rows))
