@@ -23,6 +23,7 @@ type needleFlags struct {
 	cfg                        eval.NeedleConfig
 	one                        eval.NeedleCase
 	cases, haystack            string
+	distractors                int
 	lengths, depths, spacing   string
 	boundary, template, metric string
 }
@@ -41,6 +42,7 @@ more likely the needle makes the expected answer, in nats (our own measure).
 An interrupted evaluation continues when the same command is given again.`,
 		Example: `  meap eval needle --model runs/quickstart
   meap eval needle --model runs/ntp --model runs/meap --haystack essays/ --lengths 1000:16000:35 --depths 0:100:35
+  meap eval needle --model runs/retrieval/meap
   meap eval needle --model runs/quickstart --needles facts.jsonl --samples 5 --lengths 384,512 --exact
   meap eval needle --model llama --rope-scaling yarn:4 --chat auto --lengths 4000:32000:8`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, o) },
@@ -56,8 +58,10 @@ An interrupted evaluation continues when the same command is given again.`,
 	fl.StringVar(&f.one.Question, "question", "", "question after the document")
 	fl.StringVar(&f.one.Answer, "answer", "", "what a right answer contains, and whose likelihood is measured")
 	fl.StringArrayVar(&f.one.Keywords, "keyword", nil, "word or phrase that recall counts; repeat it for more (default: the words of the answer)")
-	fl.StringVar(&f.cases, "needles", "", "file with needles to take in turn, one JSON object per line: needle, question, answer")
-	fl.IntVar(&f.cfg.Samples, "samples", f.cfg.Samples, "prompts per length and depth")
+	fl.StringVar(&f.cases, "needles", "", "file with needles to take in turn, one JSON object per line: needle, question, answer; or planted: facts as the run was trained on, about other names (default for such a run)")
+	fl.IntVar(&f.distractors, "distractors", -1, "other facts hidden with each planted one (-1: as many as training documents have)")
+	fl.IntVar(&f.cfg.Samples, "samples", f.cfg.Samples, fmt.Sprintf("prompts per length and depth (planted needles: %d)", plantedSamples))
+	fl.IntVar(&f.cfg.Texts, "texts", 0, "different stretches of the haystack that the needles take in turn (0: one; for planted needles, as many as there are prompts)")
 	fl.StringVar(&f.template, "template", "", "prompt with {context}, {question} and, at its end, {answer} (default: Question: ... Answer:)")
 	fl.StringVar(&f.cfg.Chat, "chat", "", "ask by a chat template: auto, model, plain, alpaca, llama3, chatml or a .jinja file (default: a base model's prompt)")
 	fl.IntVar(&f.cfg.MaxNew, "max-new", 0, "tokens of an answer at most (0: 50, or what the expected answer needs)")
@@ -77,14 +81,15 @@ func (f *needleFlags) run(c *cobra.Command, o *options) error {
 	if err := f.configure(); err != nil {
 		return err
 	}
-	if f.haystack == "" {
-		if f.haystack, err = defaultHaystack(runs[0]); err != nil {
+	planted := f.cases == plantedNeedles || f.cases == "" && !f.own() && plantsFacts(runs[0])
+	if planted {
+		if err := f.plant(c, models[0].Name, runs[0]); err != nil {
 			return err
 		}
 	}
-	hay, err := eval.FindHaystack(f.haystack, f.cfg.Seed)
+	hay, err := f.findHaystack(runs[0], planted)
 	if err != nil {
-		return usagef("%v", err)
+		return err
 	}
 	var needles []*eval.Needle
 	ends := make([][]int32, len(models))
@@ -110,6 +115,9 @@ func (f *needleFlags) run(c *cobra.Command, o *options) error {
 			return usagef("the prompt alone does not fit into the model's context: choose a shorter --needle, --question and --answer, a smaller --max-new, or a smaller --buffer")
 		}
 		f.cfg.Lengths = eval.LinspaceLengths(lo, hi, 6)
+		if planted {
+			f.cfg.Lengths = []int{hi} // prompt and answer are as long as a row of training
+		}
 	}
 	for i, m := range models {
 		cfgs[i].Lengths = f.cfg.Lengths
@@ -156,10 +164,11 @@ func (f *needleFlags) configure() error {
 	if !slices.Contains(eval.Metrics(), eval.Metric(f.metric)) {
 		return usagef("--metric %s: one of auto, recall, exact, difference", f.metric)
 	}
-	own := len(f.one.Needles) > 0 || f.one.Question != "" || f.one.Answer != ""
+	own := f.own()
 	switch {
 	case f.cases != "" && (own || len(f.one.Keywords) > 0):
 		return usagef("give either --needles, or --needle, --question and --answer")
+	case f.cases == plantedNeedles: // the run says which
 	case f.cases != "":
 		var err error
 		if f.cfg.Cases, err = eval.ReadNeedles(f.cases); err != nil {
@@ -232,6 +241,11 @@ func series(flag, text string, sigmoid bool) ([]float64, error) {
 		all = eval.Sigmoid(all)
 	}
 	return all, nil
+}
+
+// own reports whether the flags name a needle.
+func (f *needleFlags) own() bool {
+	return len(f.one.Needles) > 0 || f.one.Question != "" || f.one.Answer != ""
 }
 
 // evaluate scores the grid by one model. The journal is the caller's to close or, once the report is written, to remove.

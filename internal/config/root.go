@@ -7,6 +7,7 @@ import (
 
 	"meap/pkg/dataset"
 	"meap/pkg/dataset/dialogue"
+	"meap/pkg/dataset/facts"
 	"meap/pkg/masking"
 	"meap/pkg/tokenizer"
 	"meap/pkg/trainer"
@@ -18,6 +19,7 @@ type Config struct {
 	Model     ModelConfig     `mapstructure:"model"`
 	Tokenizer TokenizerConfig `mapstructure:"tokenizer"`
 	Data      dataset.Config  `mapstructure:"data"`
+	Facts     facts.Config    `mapstructure:"facts"`
 	Masking   masking.Config  `mapstructure:"masking"`
 	SFT       dialogue.Config `mapstructure:"sft"`
 	Trainer   trainer.Config  `mapstructure:"trainer"`
@@ -69,6 +71,7 @@ func Default() Config {
 	return Config{
 		Tokenizer: TokenizerConfig{TrainBytes: 256 << 20},
 		Data:      dataset.DefaultConfig(),
+		Facts:     facts.DefaultConfig(),
 		Masking:   masking.DefaultConfig(),
 		SFT:       dialogue.DefaultConfig(),
 		Trainer:   trainer.DefaultConfig(),
@@ -80,6 +83,7 @@ func (c *Config) Validate() error {
 	problems := c.Model.Validate()
 	problems = append(problems, c.Tokenizer.Validate()...)
 	problems = append(problems, c.Data.Validate()...)
+	problems = append(problems, c.Facts.Validate()...)
 	problems = append(problems, c.Masking.Validate()...)
 	problems = append(problems, c.SFT.Validate()...)
 	problems = append(problems, c.Trainer.Validate()...)

@@ -163,7 +163,7 @@ func PrepareData(ctx context.Context, c *config.Config, tok tokenizer.Tokenizer,
 	if err := needsSources(c); err != nil {
 		return nil, err
 	}
-	return dataset.Prepare(ctx, c.Data, tok, dataset.Options{Workers: c.Trainer.Threads, Progress: progress})
+	return dataset.Prepare(ctx, c.Data, tok, dataset.Options{Facts: c.Facts, Workers: c.Trainer.Threads, Progress: progress})
 }
 
 // OpenData opens prepared text as a run with this configuration reads it. Close it when done.

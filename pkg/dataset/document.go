@@ -10,6 +10,8 @@ import (
 	"math"
 	"os"
 	"unicode/utf8"
+
+	"meap/pkg/dataset/facts"
 )
 
 // errBinary says that a file is no text.
@@ -28,10 +30,11 @@ type record struct {
 
 // reading says how files are read.
 type reading struct {
-	field    string  // data.text_field
-	maxBytes int64   // data.max_file_bytes
-	fraction float64 // data.validation_fraction
-	ids      ids     // zero where there is no tokenizer yet, and only text can be read
+	field    string         // data.text_field
+	maxBytes int64          // data.max_file_bytes
+	fraction float64        // data.validation_fraction
+	ids      ids            // zero where there is no tokenizer yet, and only text can be read
+	facts    *facts.Planter // nil: texts are documents as they are
 }
 
 // records streams what the part of a file holds. An error names the file, and the line or row where there are any, and says what to
@@ -41,10 +44,32 @@ type reading struct {
 // only at its end, every so manieth is held out.
 func (o reading) records(f sourceFile) iter.Seq2[record, error] {
 	return func(yield func(record, error) bool) {
-		err := o.read(f, func(r record) bool { return yield(r, nil) })
+		emit := func(r record) bool { return yield(r, nil) }
+		if o.facts != nil {
+			emit = o.plant(emit)
+		}
+		err := o.read(f, emit)
 		if err != nil {
 			yield(record{}, fmt.Errorf("reading %s%w", f.Path, err))
 		}
+	}
+}
+
+// plant hands on the documents with facts that texts are cut into, instead of the texts. Of a text that is too short for one nothing
+// remains, as if it were empty; tokens that are packed already stay what they are.
+func (o reading) plant(emit func(record) bool) func(record) bool {
+	return func(r record) bool {
+		if r.ids != nil {
+			return emit(r)
+		}
+		documents := 0
+		for d := range o.facts.Documents(r.text) {
+			documents++
+			if !emit(record{text: d.Text, at: r.at, own: true}) {
+				return false
+			}
+		}
+		return documents > 0 || emit(record{at: r.at, own: true})
 	}
 }
 

@@ -6,6 +6,22 @@ import (
 	"strings"
 )
 
+// HeldOutFiles returns the real paths of the plain text files that are held out of training as a whole, in the order in which they are
+// packed.
+func HeldOutFiles(c Config) ([]string, error) {
+	list, err := listSplits(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, f := range list.Validation {
+		if f.Part == whole && !isStreamed(f.Name) {
+			paths = append(paths, f.Path)
+		}
+	}
+	return paths, nil
+}
+
 // ListFiles returns the real paths of the files that sources (files, folders and patterns) stand for, each once: source by source,
 // and by name within a source. Where a folder or a pattern finds them, only files whose names end in one of the endings count. key
 // is the configuration key that errors name.

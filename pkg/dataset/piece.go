@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/edsrzf/mmap-go"
-
-	"meap/pkg/tokenizer"
 )
 
 // A piece holds the tokens of one large or several small source files. Pieces are what an interrupted preparation leaves to the next:
@@ -56,7 +54,7 @@ type counts struct {
 }
 
 // groupFiles cuts files into groups and looks up which pieces are there.
-func groupFiles(dir string, files []sourceFile, c Config, tok tokenizer.Tokenizer) ([]*group, error) {
+func groupFiles(dir string, files []sourceFile, c Config, r recipe) ([]*group, error) {
 	var groups []*group
 	for len(files) > 0 {
 		g := &group{}
@@ -68,7 +66,7 @@ func groupFiles(dir string, files []sourceFile, c Config, tok tokenizer.Tokenize
 			g.files = files[:n+1]
 		}
 		files = files[len(g.files):]
-		key, err := pieceKey(g.files, c, tok)
+		key, err := pieceKey(g.files, c, r)
 		if err != nil {
 			return nil, err
 		}
@@ -89,7 +87,7 @@ func groupFiles(dir string, files []sourceFile, c Config, tok tokenizer.Tokenize
 }
 
 // pieceKey hashes what a piece is made from.
-func pieceKey(files []sourceFile, c Config, tok tokenizer.Tokenizer) (string, error) {
+func pieceKey(files []sourceFile, c Config, r recipe) (string, error) {
 	fraction := 0.0
 	if files[0].Part != whole {
 		fraction = c.ValidationFraction
@@ -98,7 +96,7 @@ func pieceKey(files []sourceFile, c Config, tok tokenizer.Tokenizer) (string, er
 		recipe
 		Fraction float64 // where it matters
 		Files    []sourceFile
-	}{newRecipe(c, tok), fraction, files})
+	}{r, fraction, files})
 	if err != nil {
 		return "", fmt.Errorf("fingerprinting the sources: %w", err)
 	}

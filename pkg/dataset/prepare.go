@@ -16,11 +16,14 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"meap/pkg/dataset/facts"
 	"meap/pkg/tokenizer"
 )
 
-// Options say how to prepare data; they change nothing of the result.
+// Options say how to prepare data; but for Facts they change nothing of the result.
 type Options struct {
+	// Facts are planted into every text; the zero value plants none.
+	Facts facts.Config
 	// Workers is the number of files tokenised at once; 0 means one per
 	// processor.
 	Workers int
@@ -70,7 +73,11 @@ const tmpPrefix = ".tmp-"
 // finished, file by file, is used by the next one that reads the same files
 // with the same tokenizer, whatever other files are read.
 func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) (*Set, error) {
-	if err := errors.Join(c.Validate()...); err != nil {
+	problems := c.Validate()
+	if o.Facts.PerDocument != 0 {
+		problems = append(problems, o.Facts.Validate()...)
+	}
+	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
 	stdin, remove, err := spool(c, o.Stdin)
@@ -82,7 +89,7 @@ func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) 
 	if err != nil {
 		return nil, err
 	}
-	source, err := sourceFingerprint(list, c, tok)
+	source, err := sourceFingerprint(list, c, newRecipe(c, tok, planter(o.Facts, Train)))
 	if err != nil {
 		return nil, err
 	}
@@ -174,21 +181,31 @@ type recipe struct {
 	Tokenizer string
 	Field     string
 	MaxBytes  int64
+	Facts     *facts.Planter `json:",omitempty"`
 }
 
-func newRecipe(c Config, tok tokenizer.Tokenizer) recipe {
-	return recipe{recipeVersion, tok.Fingerprint(), c.TextField, c.MaxFileBytes}
+func newRecipe(c Config, tok tokenizer.Tokenizer, f *facts.Planter) recipe {
+	return recipe{recipeVersion, tok.Fingerprint(), c.TextField, c.MaxFileBytes, f}
+}
+
+// planter returns what plants facts into a split's text, nil where nothing does. Facts about the names in the validation text are in no
+// other.
+func planter(c facts.Config, split string) *facts.Planter {
+	if c.PerDocument == 0 {
+		return nil
+	}
+	return &facts.Planter{Config: c, HeldOut: split == Validation}
 }
 
 // sourceFingerprint hashes what the shards are made from.
-func sourceFingerprint(list sourceList, c Config, tok tokenizer.Tokenizer) (string, error) {
+func sourceFingerprint(list sourceList, c Config, r recipe) (string, error) {
 	data, err := json.Marshal(struct {
 		recipe
 		Index    int
 		Chunk    int
 		Fraction float64
 		List     sourceList
-	}{newRecipe(c, tok), indexVersion, chunkTokens, c.ValidationFraction, list})
+	}{r, indexVersion, chunkTokens, c.ValidationFraction, list})
 	if err != nil {
 		return "", fmt.Errorf("fingerprinting the sources: %w", err)
 	}
@@ -240,7 +257,8 @@ func build(ctx context.Context, dir string, list sourceList, c Config, tok token
 		}
 	}
 	for _, s := range splits {
-		groups, err := groupFiles(filepath.Join(cache, piecesDir), s.files, c, tok)
+		p.reading.facts = planter(o.Facts, s.name)
+		groups, err := groupFiles(filepath.Join(cache, piecesDir), s.files, c, newRecipe(c, tok, p.reading.facts))
 		if err == nil {
 			err = p.pack(ctx, tmp, s.name, groups, s.info)
 		}

@@ -81,7 +81,7 @@ func vocabularyName(files []sourceFile, c Config, o VocabularyOptions) (string, 
 		VocabSize    int
 		MinFrequency int
 		MaxBytes     int64
-	}{vocabularyVersion, newRecipe(c, tokenizer.ByteLevel{}), c.ValidationFraction, files, o.VocabSize, o.MinFrequency, o.MaxBytes})
+	}{vocabularyVersion, newRecipe(c, tokenizer.ByteLevel{}, nil), c.ValidationFraction, files, o.VocabSize, o.MinFrequency, o.MaxBytes})
 	if err != nil {
 		return "", fmt.Errorf("fingerprinting the sources: %w", err)
 	}

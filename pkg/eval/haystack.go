@@ -31,11 +31,10 @@ func FindHaystack(path string, seed uint64) (*Haystack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--haystack %s: %w; give a text file or a folder of text files", path, err)
 	}
-	h := &Haystack{Source: path, Seed: seed}
 	if !info.IsDir() {
-		h.Files = []string{path}
-		return h, nil
+		return NewHaystack(path, []string{path}, seed), nil
 	}
+	var files []string
 	root, err := filepath.EvalSymlinks(path) // WalkDir does not enter a link
 	if err != nil {
 		return nil, fmt.Errorf("--haystack %s: %w", path, err)
@@ -49,10 +48,10 @@ func FindHaystack(path string, seed uint64) (*Haystack, error) {
 				return fs.SkipDir
 			}
 		case d.Type().IsRegular():
-			h.Files = append(h.Files, p)
+			files = append(files, p)
 		case d.Type()&fs.ModeSymlink != 0:
 			if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
-				h.Files = append(h.Files, p)
+				files = append(files, p)
 			}
 		}
 		return nil
@@ -60,16 +59,22 @@ func FindHaystack(path string, seed uint64) (*Haystack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--haystack %s: %w", path, err)
 	}
-	if len(h.Files) == 0 {
+	if len(files) == 0 {
 		return nil, fmt.Errorf("--haystack %s: the folder holds no files; give a text file or a folder of text files", path)
 	}
-	// WalkDir has visited them in lexical order.
+	return NewHaystack(path, files, seed), nil // WalkDir has visited them in lexical order
+}
+
+// NewHaystack returns the text of files in the order given, or in one that a seed other than 0 shuffles; source says to people what they
+// are.
+func NewHaystack(source string, files []string, seed uint64) *Haystack {
+	h := &Haystack{Source: source, Seed: seed, Files: slices.Clone(files)}
 	if seed != 0 {
 		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(h.Files), func(i, j int) {
 			h.Files[i], h.Files[j] = h.Files[j], h.Files[i]
 		})
 	}
-	return h, nil
+	return h
 }
 
 // Text returns at least size bytes. It reads no more files than needed, leaves

@@ -36,6 +36,8 @@ type NeedleConfig struct {
 	// grid as a whole uses as many different ones as it can.
 	Samples int    `json:"samples"`
 	Seed    uint64 `json:"seed"`
+	// Texts is the number of different stretches of the haystack that the cases take in turn; 0 or 1: all have the same.
+	Texts int `json:"texts,omitempty"`
 
 	// Template is the prompt with {context}, {question} and, last, {answer};
 	// blanks before the answer belong to the answer's first token.
@@ -239,6 +241,8 @@ func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
 		return errors.New("--lengths: give at least one context length in tokens")
 	case len(c.Depths) == 0:
 		return errors.New("--depths: give at least one depth in percent")
+	case c.Texts < 0:
+		return fmt.Errorf("--texts %d: 0 or more", c.Texts)
 	case c.Buffer < 0:
 		return fmt.Errorf("--buffer %d: 0 or more tokens", c.Buffer)
 	case c.Batch < 1:

@@ -132,6 +132,7 @@ type Needle struct {
 	parts    []parts // by case
 	order    []int
 	hay      []int32
+	stride   int // tokens of hay from one stretch to the next
 	boundary Boundary
 	cuts     []int // where hay may be cut, ascending; nil: anywhere
 	progress func(done, prompts int)
@@ -156,7 +157,8 @@ func NewNeedle(cfg NeedleConfig, tok Tokenizer, hay *Haystack, maxSeq int) (*Nee
 	}
 	// A document may start later than the haystack does so that it ends at a
 	// boundary; this much is kept for that.
-	want := longest + 8*boundaryReach
+	n.stride = longest + boundaryReach
+	want := max(0, cfg.Texts-1)*n.stride + longest + 8*boundaryReach
 	var text []byte
 	for size := 4 * want; len(n.hay) < want; size *= 2 {
 		if text, err = hay.Text(size); err != nil {
@@ -210,19 +212,22 @@ func (n *Needle) size(length, which int) int {
 }
 
 // document returns the bounds in hay of size tokens that end at a boundary: the
-// haystack from its start, moved on by less than a sentence.
-func (n *Needle) document(size int) (from, to int) {
-	if i := sort.SearchInts(n.cuts, size); i < len(n.cuts) {
+// haystack from its start, or from that of the case's stretch, moved on by less
+// than a sentence.
+func (n *Needle) document(size, which int) (from, to int) {
+	from = which % max(1, n.cfg.Texts) * n.stride
+	to = from + size
+	if i := sort.SearchInts(n.cuts, to); i < len(n.cuts) {
 		return n.cuts[i] - size, n.cuts[i]
 	}
-	return 0, size
+	return from, to
 }
 
 // Control returns the prompt of a case without its needles: the same document,
 // begun earlier by as many tokens as the needles have, so that the answer
 // stands at the same position after the same text.
 func (n *Needle) Control(length, which int) Prompt {
-	from, to := n.document(n.size(length, which))
+	from, to := n.document(n.size(length, which), which)
 	var p Prompt
 	p.IDs = append(p.IDs, n.parts[which].head...)
 	p.IDs = append(p.IDs, n.hay[from:to]...)
@@ -235,7 +240,7 @@ func (n *Needle) Control(length, which int) Prompt {
 // 100 appends it. The others follow, see [NeedleCase].
 func (n *Needle) Prompt(length int, depth float64, which int) Prompt {
 	parts := n.parts[which]
-	from, to := n.document(n.size(length, which))
+	from, to := n.document(n.size(length, which), which)
 	from += parts.needleTokens()
 	var p Prompt
 	p.IDs = append(p.IDs, parts.head...)
