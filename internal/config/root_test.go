@@ -21,6 +21,7 @@ func TestBindingKeys(t *testing.T) {
 		"model":     "preset|path|layers|heads|kv_heads|head_dim|dim|ffn|vocab|max_seq|tie_embeddings|rope_theta|norm_eps|qkv_bias",
 		"tokenizer": "path",
 		"data":      "sources|validation|validation_fraction|cache_dir|document_mask|text_field",
+		"facts":     "per_document|questions|document_bytes|fact|question",
 		"masking":   "scheme|ratio|keep_special",
 		"sft":       "template|copies|concat_visible|ratio|min_target|strict",
 		"trainer": "steps|stop_after|micro_batch|accumulate|seq|learning_rate|min_learning_rate|warmup|weight_decay|clip|dtype|seed|" +
