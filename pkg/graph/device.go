@@ -35,6 +35,23 @@ type Pending interface{ Wait() error }
 // Kernel runs one operator. It may queue the work; it must not allocate. in and out are valid during the call only.
 type Kernel func(in, out []Buffer) error
 
+// Recorder is an asynchronous Device that can record the kernels of a program and then queue all of them at once.
+type Recorder interface {
+	Device
+	// Record returns what run queues, which it does not execute. A device that cannot says so to people once, and returns an error.
+	Record(run func() error) (Recording, error)
+}
+
+// Recording is a sequence of kernels with their buffers.
+type Recording interface {
+	// Valid says whether the kernels' memory is still where it was. Compiling another program may move their scratch memory.
+	Valid() bool
+	// Launch queues the kernels.
+	Launch() error
+	// Close frees the recording, after the work queued before.
+	Close()
+}
+
 // HostMemory is the part of a Device that every device computing in host memory shares.
 type HostMemory struct{}
 

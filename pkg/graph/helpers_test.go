@@ -57,6 +57,8 @@ type net struct {
 	params []*graph.Node
 	names  []string // of params
 	rng    *rand.Rand
+
+	precision graph.Precision // of the stack's products
 }
 
 func newNet(d graph.Dtype) *net {
@@ -209,11 +211,11 @@ func (n *net) stack(layers int) *graph.Node {
 	n.feed["scale"] = []float64{1. / (batch*seq - 1)}
 
 	linear := func(x *graph.Node, name string, out, in int) *graph.Node {
-		return n.Linear(x, n.param(name+".weight", 0.4, out, in), n.param(name+".bias", 0.2, out), graph.FP32)
+		return n.Linear(x, n.param(name+".weight", 0.4, out, in), n.param(name+".bias", 0.2, out), n.precision)
 	}
 	table := n.param("embedding", 0.7, vocab, dim)
 	x := n.Embedding(table, ids)
-	attention := graph.Attention{Seq: seq, Heads: heads, KVHeads: kv, HeadDim: size}
+	attention := graph.Attention{Seq: seq, Heads: heads, KVHeads: kv, HeadDim: size, Precision: n.precision}
 	for l := range layers {
 		name := func(s string) string { return fmt.Sprintf("%d.%s", l, s) }
 		n.Checkpoint(x)
@@ -227,5 +229,5 @@ func (n *net) stack(layers int) *graph.Node {
 	}
 	n.Checkpoint(x)
 	x = n.RMSNorm(x, n.param("norm", 1, dim), eps)
-	return n.WeightedSum(n.LinearCrossEntropy(x, table, y, graph.FP32), scale)
+	return n.WeightedSum(n.LinearCrossEntropy(x, table, y, n.precision), scale)
 }

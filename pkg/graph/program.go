@@ -27,6 +27,10 @@ type Program struct {
 	of     map[*Node]Buffer
 	owned  []Memory
 	times  []time.Duration // by step, while profiling
+
+	recorder  Recorder // nil where the device records nothing
+	recording Recording
+	ran       bool
 }
 
 type step struct {
@@ -41,7 +45,8 @@ func (b *Builder) Checkpoint(x *Node) *Node {
 	return x
 }
 
-func (b *Builder) prepare(o Options, roots []*Node) (*lowered, *Plan, error) {
+// prepare lowers the graph for a device, nil where there is none yet.
+func (b *Builder) prepare(dev Device, o Options, roots []*Node) (*lowered, *Plan, error) {
 	l, err := b.lower(roots)
 	if err != nil {
 		return nil, nil, err
@@ -56,22 +61,25 @@ func (b *Builder) prepare(o Options, roots []*Node) (*lowered, *Plan, error) {
 		}
 		l.recompute(at)
 	}
+	l.store(l.storageOn(dev))
 	return l, l.plan(), nil
 }
 
-// Plan returns what Compile would need, without a device and without allocating it.
+// Plan returns what Compile would need, without a device and without allocating it. A device that stores activations in a narrower
+// type (Storer) needs less.
 func (b *Builder) Plan(o Options, roots ...*Node) (*Plan, error) {
-	_, p, err := b.prepare(o, roots)
+	_, p, err := b.prepare(nil, o, roots)
 	return p, err
 }
 
 // Compile turns everything that roots need into a program on a device. Bound buffers must have the shapes of their inputs.
 func (b *Builder) Compile(dev Device, o Options, roots ...*Node) (*Program, error) {
-	l, plan, err := b.prepare(o, roots)
+	l, plan, err := b.prepare(dev, o, roots)
 	if err != nil {
 		return nil, err
 	}
 	p := &Program{Plan: *plan, device: dev, inputs: map[string]Buffer{}, of: map[*Node]Buffer{}}
+	p.recorder, _ = dev.(Recorder)
 	arena, err := p.alloc("activations", p.Arena)
 	if err != nil {
 		return nil, err
@@ -142,14 +150,40 @@ func (p *Program) abandon(err error) error {
 
 // Close frees what the program allocated; bound buffers stay.
 func (p *Program) Close() {
+	p.forget()
 	for _, m := range p.owned {
 		p.device.Free(m)
 	}
 	p.owned, p.steps = nil, nil
 }
 
-// Run executes every kernel once, in order. It allocates nothing.
+// Run executes every kernel once, in order. It allocates nothing. On a Recorder the first run goes kernel by kernel, the second is
+// recorded, and those after it queue the recording.
 func (p *Program) Run() error {
+	if p.recorder == nil || p.times != nil || !p.ran {
+		p.ran = true
+		return p.each()
+	}
+	if p.recording == nil || !p.recording.Valid() {
+		p.forget()
+		var err error
+		if p.recording, err = p.recorder.Record(p.each); err != nil {
+			p.recorder, p.recording = nil, nil
+			return p.each()
+		}
+	}
+	return p.recording.Launch()
+}
+
+// forget frees the recording.
+func (p *Program) forget() {
+	if p.recording != nil {
+		p.recording.Close()
+		p.recording = nil
+	}
+}
+
+func (p *Program) each() error {
 	for i := range p.steps {
 		s := &p.steps[i]
 		var err error
