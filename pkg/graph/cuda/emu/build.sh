@@ -3,10 +3,9 @@
 #
 #   build.sh OUTDIR [CSRC]     CSRC: the folder with args.h and the kernels, ../csrc if not given
 #
-# A program uses it through MEAP_LIBCUDA=OUTDIR/libcuda.so.1 and MEAP_LIBCUBLASLT=OUTDIR/libcublasLt.so.12, or by
-# LD_LIBRARY_PATH=OUTDIR. What is unchanged is not compiled again.
+# A program uses it with MEAP_CUDA_LIBS=OUTDIR in its environment. What is unchanged is not compiled again.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
@@ -47,8 +46,6 @@ for p in "${pids[@]}"; do wait "$p"; done
 "$cxx" -shared -pthread -Wl,-soname,libcuda.so.1 -Wl,-z,defs -o "$out/libcuda.so.1.new" "${objects[@]}"
 mv "$out/libcuda.so.1.new" "$out/libcuda.so.1"
 
-if [ -e "$here/src/cublaslt.cpp" ]; then
-  compile "$out/cublaslt.o" "$here/src/cublaslt.cpp" -O3
-  "$cxx" -shared -pthread -Wl,-soname,libcublasLt.so.12 -Wl,-z,defs -Wl,-rpath,'$ORIGIN' -o "$out/libcublasLt.so.12.new" "$out/cublaslt.o" "$out/libcuda.so.1"
-  mv "$out/libcublasLt.so.12.new" "$out/libcublasLt.so.12"
-fi
+compile "$out/cublaslt.o" "$here/src/cublaslt.cpp" -O3
+"$cxx" -shared -pthread -Wl,-soname,libcublasLt.so.12 -Wl,-z,defs -Wl,-rpath,'$ORIGIN' -o "$out/libcublasLt.so.12.new" "$out/cublaslt.o" "$out/libcuda.so.1"
+mv "$out/libcublasLt.so.12.new" "$out/libcublasLt.so.12"

@@ -47,6 +47,15 @@ int cuStreamBeginCapture_v2(void *, int);
 int cuStreamEndCapture(void *, void **);
 int cuGraphInstantiateWithFlags(void **, void *, unsigned long long);
 int cuGraphLaunch(void *, void *);
+int cublasLtCreate(void **);
+int cublasLtMatmulDescCreate(void **, int, int);
+int cublasLtMatmulDescSetAttribute(void *, int, const void *, size_t);
+int cublasLtMatrixLayoutCreate(void **, int, uint64_t, uint64_t, int64_t);
+int cublasLtMatrixLayoutSetAttribute(void *, int, const void *, size_t);
+int cublasLtMatmulPreferenceCreate(void **);
+int cublasLtMatmulPreferenceSetAttribute(void *, int, const void *, size_t);
+int cublasLtMatmulAlgoGetHeuristic(void *, void *, void *, void *, void *, void *, void *, int, void *, int *);
+int cublasLtMatmul(void *, void *, const float *, Ptr, void *, Ptr, void *, const float *, Ptr, void *, Ptr, void *, const void *, Ptr, size_t, void *);
 }
 
 static const char *error(int r) {
@@ -333,10 +342,71 @@ static void told() {
   EXPECT(cuStreamSynchronize(s), 719);
 }
 
+// Products of every combination of transposes, orders and types, with padding behind each line, against plain loops.
+static void product(int m, int n, int k, int transa, int transb, int order, bool half, bool half_out, float beta) {
+  struct Matrix { int rows, cols, ld; std::vector<float> v; Ptr p; void *layout; };
+  auto make = [&](int rows, int cols, bool h) {
+    Matrix x{rows, cols, (order ? cols : rows) + 3, {}, 0, nullptr};
+    x.v.resize((size_t)((order ? rows : cols) * x.ld));
+    std::vector<unsigned short> w;
+    for (auto &f : x.v) {
+      f = (float)(random_word() % 2001) / 1000 - 1;
+      if (h) f = of_bf16(bf16(f));
+      w.push_back(bf16(f));
+    }
+    x.p = h ? device(w) : device(x.v);
+    OK(cublasLtMatrixLayoutCreate(&x.layout, h ? 14 : 0, (uint64_t)rows, (uint64_t)cols, x.ld));
+    OK(cublasLtMatrixLayoutSetAttribute(x.layout, 1, &order, 4));
+    return x;
+  };
+  auto at = [&](const Matrix &x, int r, int c) { return x.v[(size_t)(order ? r * x.ld + c : c * x.ld + r)]; };
+  Matrix a = transa ? make(k, m, half) : make(m, k, half), b = transb ? make(n, k, half) : make(k, n, half), d = make(m, n, half_out);
+  void *lt, *desc, *pref;
+  OK(cublasLtCreate(&lt));
+  OK(cublasLtMatmulDescCreate(&desc, 68, 0));
+  OK(cublasLtMatmulDescSetAttribute(desc, 3, &transa, 4));
+  OK(cublasLtMatmulDescSetAttribute(desc, 4, &transb, 4));
+  OK(cublasLtMatmulPreferenceCreate(&pref));
+  size_t bytes = 1 << 16;
+  OK(cublasLtMatmulPreferenceSetAttribute(pref, 1, &bytes, 8));
+  char result[96];
+  int found = 0;
+  OK(cublasLtMatmulAlgoGetHeuristic(lt, desc, a.layout, b.layout, d.layout, d.layout, pref, 1, result, &found));
+  Ptr workspace;
+  OK(cuMemAlloc_v2(&workspace, bytes));
+  float one = 1;
+  EXPECT(cublasLtMatmul(lt, desc, &one, a.p, a.layout, b.p, b.layout, &beta, d.p, d.layout, d.p, d.layout, result, 0, 0, nullptr), 7);
+  EXPECT(cublasLtMatmul(lt, desc, &one, a.p + 1, a.layout, b.p, b.layout, &beta, d.p, d.layout, d.p, d.layout, result, workspace, bytes, nullptr), 7);
+  EXPECT(cublasLtMatmul(lt, desc, &one, a.p, a.layout, b.p + 4096, b.layout, &beta, d.p, d.layout, d.p, d.layout, result, workspace, bytes, nullptr), 7);
+  OK(cublasLtMatmul(lt, desc, &one, a.p, a.layout, b.p, b.layout, &beta, d.p, d.layout, d.p, d.layout, result, workspace, bytes, nullptr));
+  Matrix got = d;
+  if (half_out) {
+    auto w = host<unsigned short>(d.p, d.v.size());
+    for (size_t i = 0; i < w.size(); i++) got.v[i] = of_bf16(w[i]);
+  } else {
+    got.v = host<float>(d.p, d.v.size());
+  }
+  for (int i = 0; i < m; i++)
+    for (int j = 0; j < n; j++) {
+      double want = beta * at(d, i, j), terms = 1;
+      for (int x = 0; x < k; x++) {
+        double t = (double)(transa ? at(a, x, i) : at(a, i, x)) * (transb ? at(b, j, x) : at(b, x, j));
+        want += t, terms += fabs(t);
+      }
+      if (fabs(at(got, i, j) - want) > (half_out ? 1e-2 : 1e-6) * terms)
+        FAIL("%dx%dx%d transa %d transb %d order %d: [%d,%d] is %g, expected %g", m, n, k, transa, transb, order, i, j, at(got, i, j), want);
+      got.v[(size_t)(order ? i * d.ld + j : j * d.ld + i)] = at(d, i, j);
+    }
+  if (got.v != d.v) FAIL("the padding of d has changed");
+}
+static void products() {
+  for (int i = 0; i < 64; i++) product(1 + i % 37, 1 + i * 7 % 29, 1 + i * 5 % 41, i & 1, i >> 1 & 1, i >> 2 & 1, i >> 3 & 1, (i >> 4 & 1) && (i >> 3 & 1), (float)(i >> 5));
+}
+
 int main(int argc, char **argv) {
   const std::map<std::string, std::function<void()>> cases = {
       {"saxpy", saxpy}, {"barriers", barriers}, {"warp", warp}, {"mma", mma}, {"ldmatrix", ldmatrix}, {"copies", copies},
-      {"geometry", geometry}, {"memory", memory}, {"lazy", lazy}, {"graphs", graphs}, {"told to fail", told},
+      {"geometry", geometry}, {"memory", memory}, {"lazy", lazy}, {"graphs", graphs}, {"products", products}, {"told to fail", told},
       {"out of bounds", [] { wrong(0, 700, "bytes into an allocation of 280 bytes"); }},
       {"divergent shuffle", [] { wrong(1, 719, "__shfl_sync waits for lanes ffff0000"); }},
       {"two barriers", [] { wrong(2, 719, "waits at"); }},
