@@ -12,6 +12,7 @@ import (
 	"meap/internal/config"
 	"meap/internal/setup"
 	"meap/pkg/dataset"
+	"meap/pkg/graph"
 	"meap/pkg/masking"
 	"meap/pkg/tokenizer"
 	"meap/pkg/trainer"
@@ -35,6 +36,7 @@ type benchResult struct {
 	Seq            int     `json:"seq"`
 	MicroBatch     int     `json:"micro_batch"`
 	ModelTFLOPS    float64 `json:"model_tflops"`
+	MFU            float64 `json:"mfu,omitempty"`
 	PeakBytes      int64   `json:"peak_bytes"`
 	FirstLoss      float64 `json:"first_loss"`
 	LastLoss       float64 `json:"last_loss"`
@@ -50,7 +52,8 @@ func newBenchTrain(o *options) *cobra.Command {
 		Long: `Time pretrain's own step (masking, forward, backward, clipping, AdamW) on random token ids.
 
 tokens_per_s comes from the median step, model_tflops from 6 FLOPs per token and parameter (without the input
-embedding) and half of the sequence's attention products, peak_bytes from the largest resident set.`,
+embedding) and half of the sequence's attention products. mfu is their share of what the GPU can do by its data sheet, left
+out where that is not known. peak_bytes is the largest resident set, on a GPU the most that was allocated there at a time.`,
 		Example: `  meap bench train --preset meap-0.1b --seq 512 --micro-batch 2 --steps 8 --dtype bf16 --json
   meap bench train --preset meap-0.1b --seq 512 --micro-batch 2 --profile`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -68,8 +71,12 @@ embedding) and half of the sequence's attention products, peak_bytes from the la
 			if o.json {
 				return printJSON(c.OutOrStdout(), r)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s, %s: %.1f ms per step, %.1f tokens/s (best %.1f), %.4f TFLOP/s, peak %s\n",
-				r.Device, r.DType, r.MSPerStep, r.TokensPerS, r.BestTokensPerS, r.ModelTFLOPS, size(float64(r.PeakBytes)))
+			share := ""
+			if r.MFU > 0 {
+				share = fmt.Sprintf(" (%.1f %% of the GPU's peak)", 100*r.MFU)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s, %s: %.1f ms per step, %.1f tokens/s (best %.1f), %.4f TFLOP/s%s, peak %s\n",
+				r.Device, r.DType, r.MSPerStep, r.TokensPerS, r.BestTokensPerS, r.ModelTFLOPS, share, size(float64(r.PeakBytes)))
 			for _, t := range times {
 				fmt.Fprintln(c.OutOrStdout(), t)
 			}
@@ -161,7 +168,14 @@ func benchTrain(conf *config.Config, warmup, steps int, profile bool) (*benchRes
 	r.TokensPerS = float64(r.TokensPerStep) / median
 	r.BestTokensPerS = float64(r.TokensPerStep) / seconds[0]
 	r.ModelTFLOPS = model.FLOPsPerToken(t.Seq) * r.TokensPerS / 1e12
-	r.PeakBytes = setup.PeakMemory()
+	precision := graph.FP32
+	if t.DType == trainer.DTypeBF16 {
+		precision = graph.BF16Operands
+	}
+	if peak, known := setup.PeakFLOPS(dev, precision); known {
+		r.MFU = r.ModelTFLOPS * 1e12 / peak
+	}
+	r.PeakBytes = setup.DeviceMemory(dev)
 	var times []string
 	if profile {
 		for _, k := range stepper.Times() {

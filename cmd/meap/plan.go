@@ -66,7 +66,7 @@ Presets: ` + strings.Join(transformer.Presets(), ", ") + ".",
 				err = w.Flush()
 			}
 			if err == nil {
-				err = setup.CheckMemory(p)
+				err = setup.CheckMemory(conf.Trainer, p)
 			}
 			return err
 		},

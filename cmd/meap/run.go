@@ -60,7 +60,7 @@ func (f *runFlags) refuse(cfg *config.Config, model transformer.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := setup.CheckMemory(plan); err != nil {
+	if err := setup.CheckMemory(cfg.Trainer, plan); err != nil {
 		return err
 	}
 	return trainer.CheckResume(f.output, f.resume)

@@ -6,11 +6,12 @@ import (
 	"meap/pkg/trainer"
 )
 
-// CheckMemory refuses a plan that needs more memory than this machine has, which is better known now than after an hour.
-func CheckMemory(p trainer.MemoryPlan) error {
+// CheckMemory refuses a run, which needs the memory of p, on a machine that has less; that is better known now than after an hour. A
+// run on a GPU is not refused here: its plan counts activations as the CPU stores them, and the GPU says itself what does not fit.
+func CheckMemory(t trainer.Config, p trainer.MemoryPlan) error {
 	const gib = 1 << 30
 	have, need := MachineMemory(), p.Total()
-	if have == 0 || need <= have {
+	if have == 0 || need <= have || takesGPU(t.Device) {
 		return nil
 	}
 	return fmt.Errorf("this run needs %.1f GiB of memory and this machine has %.1f: lower trainer.micro_batch (and raise trainer.accumulate), "+

@@ -11,11 +11,8 @@ import (
 
 	"meap/internal/config"
 	"meap/pkg/dataset"
-	"meap/pkg/graph"
-	"meap/pkg/graph/cpu"
 	"meap/pkg/masking"
 	"meap/pkg/tokenizer"
-	"meap/pkg/trainer"
 	"meap/pkg/transformer"
 )
 
@@ -120,18 +117,6 @@ func resize(t *transformer.Config, m config.ModelConfig) {
 	if t.NormEps == 0 {
 		t.NormEps = 1e-5
 	}
-}
-
-// Device opens what trainer.device, trainer.threads and trainer.cpu_isa ask for. Call the function that it returns when done.
-func Device(t trainer.Config) (graph.Device, func(), error) {
-	if strings.HasPrefix(t.Device, "cuda") {
-		return nil, nil, &config.Error{Problems: []error{fmt.Errorf("trainer.device = %q: this program was built for the CPU only; use cpu or auto", t.Device)}}
-	}
-	d, err := cpu.NewDevice(t.Threads, t.CPUISA)
-	if err != nil {
-		return nil, nil, &config.Error{Problems: []error{fmt.Errorf("trainer.cpu_isa = %q: %w", t.CPUISA, err)}}
-	}
-	return d, d.Close, nil
 }
 
 // Masking makes the policy of the section masking. It is misuse to ask for masks of a tokenizer that has no [MASK].

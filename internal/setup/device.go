@@ -1,0 +1,87 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"meap/internal/config"
+	"meap/pkg/graph"
+	"meap/pkg/graph/cpu"
+	"meap/pkg/trainer"
+)
+
+// Device opens what trainer.device, trainer.threads and trainer.cpu_isa ask for; auto takes a GPU where there is one that works.
+// Call the function that it returns when done.
+func Device(t trainer.Config) (graph.Device, func(), error) {
+	if err := oneProcess(); err != nil {
+		return nil, nil, err
+	}
+	misuse := func(err error) error {
+		return &config.Error{Problems: []error{fmt.Errorf("trainer.device = %q: %w", t.Device, err)}}
+	}
+	if number, isCUDA := strings.CutPrefix(t.Device, "cuda"); isCUDA {
+		ordinal, err := strconv.Atoi(strings.TrimPrefix(number, ":"))
+		if err != nil && number != "" {
+			return nil, nil, misuse(fmt.Errorf("%q is no number of a GPU; the first is cuda:0", number))
+		}
+		d, closeDevice, err := openGPU(ordinal)
+		if errors.Is(err, errNotBuilt) {
+			return nil, nil, misuse(err)
+		}
+		return d, closeDevice, err
+	}
+	if t.Device == trainer.Auto {
+		if d, closeDevice, err := openGPU(0); err == nil {
+			return d, closeDevice, nil
+		} else if !noGPU(err) {
+			fmt.Fprintf(os.Stderr, "meap: the CPU is used, because the GPU is not usable: %v\n", err)
+		}
+	}
+	d, err := cpu.NewDevice(t.Threads, t.CPUISA)
+	if err != nil {
+		return nil, nil, &config.Error{Problems: []error{fmt.Errorf("trainer.cpu_isa = %q: %w", t.CPUISA, err)}}
+	}
+	return d, d.Close, nil
+}
+
+// takesGPU says whether Device takes a GPU for a value of trainer.device.
+func takesGPU(device string) bool {
+	return strings.HasPrefix(device, "cuda") || device == trainer.Auto && gpuWorks()
+}
+
+// errNotBuilt says that this program has no code for GPUs.
+var errNotBuilt = errors.New("this program was built for the CPU only; build the one for GPUs (Linux, with gcc) by\n" +
+	"  CGO_ENABLED=1 CGO_CFLAGS=\"-I$(scripts/cuda-headers.sh | tail -n 1)\" go build -tags gpu ./cmd/meap\n" +
+	"or use --device cpu or auto")
+
+// oneProcess refuses to be one of several processes that share a run, as mpirun and torchrun start them: each would train all of it.
+func oneProcess() error {
+	size := os.Getenv("WORLD_SIZE")
+	if n, err := strconv.Atoi(size); err != nil || n <= 1 {
+		return nil
+	}
+	return &config.Error{Problems: []error{fmt.Errorf("WORLD_SIZE = %s: meap trains in one process on one device, and several would each do the whole "+
+		"run; start one process, without torchrun or mpirun, and unset WORLD_SIZE", size)}}
+}
+
+// DeviceMemory returns the most memory that a device has held at a time, in bytes; on a device in host memory, that the process has.
+func DeviceMemory(dev graph.Device) int64 {
+	if d, ok := dev.(interface{ PeakBytes() int64 }); ok {
+		return d.PeakBytes()
+	}
+	return PeakMemory()
+}
+
+// PeakFLOPS returns the most that a device can do in matrix products of a precision, in floating-point operations per second, and
+// whether that is known.
+func PeakFLOPS(dev graph.Device, p graph.Precision) (float64, bool) {
+	if d, ok := dev.(interface {
+		PeakFLOPS(graph.Precision) (float64, bool)
+	}); ok {
+		return d.PeakFLOPS(p)
+	}
+	return 0, false
+}

@@ -1,0 +1,15 @@
+//go:build !gpu || !linux
+
+package setup
+
+import (
+	"errors"
+
+	"meap/pkg/graph"
+)
+
+func openGPU(int) (graph.Device, func(), error) { return nil, nil, errNotBuilt }
+
+func noGPU(err error) bool { return errors.Is(err, errNotBuilt) }
+
+func gpuWorks() bool { return false }

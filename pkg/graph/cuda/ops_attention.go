@@ -1,0 +1,186 @@
+//go:build gpu && linux
+
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"meap/pkg/graph"
+)
+
+// family is a set of attention kernels and how they are launched; see csrc/args.h.
+type family struct {
+	suffix                         string
+	threads                        int
+	forward, cached, gradQ, gradKV struct{ tile, shared int }
+}
+
+// attentionFamily chooses the kernels for operands of a type and a head size. On tensor cores, tensors are of heads of 64 or 128
+// elements, so rows are as aligned as those kernels ask.
+func attentionFamily(t graph.Dtype, headDim int) (family, error) {
+	f := family{suffix: suffix(t)}
+	if t == graph.BF16 && (headDim == 64 || headDim == 128) {
+		f.suffix, f.threads = fmt.Sprintf("_bf16_%d", headDim), tensorThreads
+		f.forward.tile, f.gradQ.tile, f.gradKV.tile = forwardTile64, gradQTile64, gradKVTile64
+		if headDim == 128 {
+			f.forward.tile, f.gradQ.tile, f.gradKV.tile = forwardTile128, gradQTile128, gradKVTile128
+		}
+		f.forward.shared, f.gradQ.shared, f.gradKV.shared = forwardShared(headDim), gradQShared(headDim), gradKVShared(headDim)
+		return f, nil
+	}
+	tile := 32
+	switch {
+	case headDim > 256:
+		return f, fmt.Errorf("the cuda device has no attention for heads of %d elements; at most 256", headDim)
+	case headDim > 128:
+		tile, f.suffix = 16, f.suffix+"_wide"
+	}
+	f.threads = generalThreads
+	f.forward.tile, f.gradQ.tile, f.gradKV.tile = tile, tile, tile
+	f.forward.shared = generalForwardShared(tile, headDim)
+	f.gradQ.shared, f.gradKV.shared = generalGradShared(tile, headDim), generalGradShared(tile, headDim)
+	return f, nil
+}
+
+// Bytes of dynamic shared memory; the macros of the same names in csrc/args.h.
+
+func forwardShared(headDim int) int { // MEAP_FORWARD_SHARED
+	if headDim == 64 {
+		return 49152
+	}
+	return 81920
+}
+
+func gradQShared(headDim int) int { // MEAP_GRAD_Q_SHARED
+	if headDim == 64 {
+		return 49152
+	}
+	return 98304
+}
+
+func gradKVShared(headDim int) int { // MEAP_GRAD_KV_SHARED
+	if headDim == 64 {
+		return 50176
+	}
+	return 99328
+}
+
+func generalForwardShared(tile, d int) int { return 4 * tile * (3*(d+1) + tile + 1) }   // MEAP_GENERAL_FORWARD_SHARED
+func generalGradShared(tile, d int) int    { return 4 * tile * (4*(d+1) + 2*(tile+1)) } // MEAP_GENERAL_GRAD_SHARED
+
+// spans returns what summarises the starts of a batch.
+func (d *Device) spans(batch, seq int) (bytes int, run func(starts, spans addr) error) {
+	a, tiles := &attentionSpansArgs{batch: int32(batch), seq: int32(seq)}, ceilDiv(seq, spanQueries)
+	return 8 * batch * tiles, func(starts, spans addr) error {
+		a.starts, a.spans = starts, spans
+		return d.launch("attention_spans", grid{x: tiles, y: batch}, spanQueries, 0, unsafe.Pointer(a))
+	}
+}
+
+func (d *Device) attention(s graph.Attention, in, out []graph.Desc) (graph.Kernel, error) {
+	t := operands(s.Precision)
+	f, err := attentionFamily(t, s.HeadDim)
+	if err != nil {
+		return nil, err
+	}
+	batch := in[0].Shape[0] / s.Seq
+	var l layout
+	ins := []*converted{d.convert(&l, in[0], t), d.convert(&l, in[1], t), d.convert(&l, in[2], t)}
+	result := d.convert(&l, out[0], t)
+	spanBytes, spans := d.spans(batch, s.Seq)
+	spansAt := l.add(spanBytes)
+	a := &attentionArgs{qStride: int64(in[0].Shape[1]), kvStride: int64(in[1].Shape[1]), batch: int32(batch), seq: int32(s.Seq),
+		heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim), scale: float32(s.Scale())}
+	g := grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.forward.tile)}
+	return func(in, out []graph.Buffer) error {
+		if err := readAll(ins, in, &a.q, &a.k, &a.v); err != nil {
+			return err
+		}
+		a.starts, a.spans, a.out, a.lse = in[3].Addr, d.scratch+addr(spansAt), result.address(out[0]), out[1].Addr
+		if err := spans(a.starts, a.spans); err != nil {
+			return err
+		}
+		if err := d.launch("attention"+f.suffix, g, f.threads, f.forward.shared, unsafe.Pointer(a)); err != nil {
+			return err
+		}
+		return result.write(out[0])
+	}, d.reserve(s, l.bytes)
+}
+
+func (d *Device) attentionGrad(s graph.AttentionGrad, in, out []graph.Desc) (graph.Kernel, error) {
+	t := operands(s.Precision)
+	f, err := attentionFamily(t, s.HeadDim)
+	if err != nil {
+		return nil, err
+	}
+	batch := in[0].Shape[0] / s.Seq
+	var l layout
+	q, k, v := d.convert(&l, in[0], t), d.convert(&l, in[1], t), d.convert(&l, in[2], t)
+	o, do := d.convert(&l, in[3], t), d.convert(&l, in[5], t)
+	results := []*converted{d.convert(&l, out[0], t), d.convert(&l, out[1], t), d.convert(&l, out[2], t)}
+	spanBytes, spans := d.spans(batch, s.Seq)
+	spansAt, deltaAt := l.add(spanBytes), l.add(4*batch*s.Heads*s.Seq)
+	delta := &attentionDeltaArgs{qStride: int64(in[0].Shape[1]), batch: int32(batch), seq: int32(s.Seq), heads: int32(s.Heads), headDim: int32(s.HeadDim)}
+	a := &attentionGradArgs{qStride: int64(in[0].Shape[1]), kvStride: int64(in[1].Shape[1]), batch: int32(batch), seq: int32(s.Seq),
+		heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim), scale: float32(s.Scale())}
+	return func(in, out []graph.Buffer) error {
+		if err := readAll([]*converted{q, k, v, o, do}, []graph.Buffer{in[0], in[1], in[2], in[3], in[5]}, &a.q, &a.k, &a.v, &delta.out, &a.dout); err != nil {
+			return err
+		}
+		a.lse, a.delta, a.starts, a.spans = in[4].Addr, d.scratch+addr(deltaAt), in[6].Addr, d.scratch+addr(spansAt)
+		a.dq, a.dk, a.dv = results[0].address(out[0]), results[1].address(out[1]), results[2].address(out[2])
+		delta.dout, delta.delta = a.dout, a.delta
+		if err := spans(a.starts, a.spans); err != nil {
+			return err
+		}
+		for _, k := range [...]struct {
+			name          string
+			g             grid
+			block, shared int
+			args          unsafe.Pointer
+		}{
+			{"attention_delta" + suffix(t), grid{x: ceilDiv(batch*s.Seq*s.Heads, 8)}, 256, 0, unsafe.Pointer(delta)},
+			{"attention_grad_q" + f.suffix, grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.gradQ.tile)}, f.threads, f.gradQ.shared, unsafe.Pointer(a)},
+			{"attention_grad_kv" + f.suffix, grid{x: s.KVHeads * batch, y: ceilDiv(s.Seq, f.gradKV.tile)}, f.threads, f.gradKV.shared, unsafe.Pointer(a)},
+		} {
+			if err := d.launch(k.name, k.g, k.block, k.shared, k.args); err != nil {
+				return err
+			}
+		}
+		for i, r := range results {
+			if err := r.write(out[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, d.reserve(s, l.bytes)
+}
+
+// cachedAttention computes in the type of the caches, whatever the precision: a generator's are fp32.
+func (d *Device) cachedAttention(s graph.CachedAttention, in, out []graph.Desc) (graph.Kernel, error) {
+	t, err := alike(s, in[0], in[1], in[2], in[3], in[4], out[0])
+	if err == nil && t != graph.F32 {
+		err = fmt.Errorf("the cuda device keeps caches in fp32, not in %v", t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := attentionFamily(t, s.HeadDim)
+	if err != nil {
+		return nil, err
+	}
+	batch := in[0].Shape[0] / s.Seq
+	write := &cacheWriteArgs{batch: int32(batch), seq: int32(s.Seq), capacity: int32(in[3].Shape[1]), width: int32(in[3].Shape[2])}
+	a := &cachedAttentionArgs{batch: int32(batch), seq: int32(s.Seq), heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim),
+		capacity: write.capacity, splits: 1, scale: float32(s.Scale())}
+	elems := in[1].Elems()
+	return func(in, out []graph.Buffer) error {
+		write.k, write.v, write.kcache, write.vcache, write.past = in[1].Addr, in[2].Addr, in[3].Addr, in[4].Addr, in[5].Addr
+		if err := d.launch("cache_write"+suffix(t), d.elements(elems), blockThreads, 0, unsafe.Pointer(write)); err != nil {
+			return err
+		}
+		a.q, a.kcache, a.vcache, a.past, a.out = in[0].Addr, in[3].Addr, in[4].Addr, in[5].Addr, out[0].Addr
+		return d.launch("cached_attention"+f.suffix, grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.forward.tile)}, f.threads, f.forward.shared, unsafe.Pointer(a))
+	}, nil
+}

@@ -1,0 +1,104 @@
+//go:build gpu && linux
+
+package cuda
+
+// #include "host.h"
+import "C"
+
+import (
+	"fmt"
+
+	"meap/pkg/graph"
+)
+
+// workspaceBytes is the memory in which cuBLASLt joins sums that it has cut into pieces; what NVIDIA recommends for Hopper.
+const workspaceBytes = 32 << 20
+
+// product is a matrix product in row-major order, of one of three forms:
+//
+//	nt: d [m, n] = a [m, k] b [n, k]ᵀ
+//	nn: d [m, n] = a [m, k] b [k, n]
+//	tn: d [m, n] = a [k, m]ᵀ b [k, n]
+//
+// a and b have one type, F32 or BF16; d that type or F32. Sums are taken in fp32.
+type product struct {
+	form    form
+	m, n, k int
+	in, out graph.Dtype
+	// aligned is what the addresses of a, b and d are multiples of.
+	aligned [3]int
+}
+
+type form uint8
+
+const (
+	nt form = iota
+	nn
+	tn
+)
+
+func (f form) String() string { return [...]string{"nt", "nn", "tn"}[f] }
+
+func cudaType(t graph.Dtype) C.int {
+	if t == graph.BF16 {
+		return 14 // CUDA_R_16BF
+	}
+	return 0 // CUDA_R_32F
+}
+
+// plan chooses an algorithm for a product, once for each.
+func (d *Device) plan(p product) (*C.meap_lt_plan, error) {
+	if plan, ok := d.plans[p]; ok {
+		return plan, nil
+	}
+	// cuBLASLt is column-major: it computes dᵀ [n, m], with b as its first operand and a as its second.
+	c := C.meap_product{
+		m: C.uint64_t(p.n), n: C.uint64_t(p.m), k: C.uint64_t(p.k),
+		_type: cudaType(p.in), dtype: cudaType(p.out),
+		lda: C.int64_t(p.n), ldb: C.int64_t(p.k), ldd: C.int64_t(p.n),
+		aligna: C.uint(p.aligned[1]), alignb: C.uint(p.aligned[0]), alignd: C.uint(p.aligned[2]), workspace: workspaceBytes,
+	}
+	switch p.form {
+	case nt:
+		c.transa, c.lda = 1, C.int64_t(p.k)
+	case tn:
+		c.transb, c.ldb = 1, C.int64_t(p.m)
+	}
+	var plan *C.meap_lt_plan
+	if st := C.meap_lt_plan_new(d.lt, d.ctx, &c, &plan); st != 0 {
+		return nil, fmt.Errorf("plan the product %v %dx%dx%d of %v: %w", p.form, p.m, p.n, p.k, p.in, ltError(st))
+	}
+	if plan == nil {
+		return nil, fmt.Errorf("cuBLASLt (%s) has no algorithm for the product %v %dx%dx%d of %v", d.ltPath, p.form, p.m, p.n, p.k, p.in)
+	}
+	d.plans[p] = plan
+	return plan, nil
+}
+
+// multiply returns what queues a product: d = a b, added to d if beta is 1.
+func (d *Device) multiply(p product) (func(a, b, dst uintptr, beta float32) error, error) {
+	plan, err := d.plan(p)
+	if err != nil {
+		return nil, err
+	}
+	return func(a, b, dst uintptr, beta float32) error {
+		if d.lost != nil {
+			return d.lost
+		}
+		st := C.meap_lt_run(d.lt, d.ctx, plan, C.uint64_t(b), C.uint64_t(a), C.float(beta), C.uint64_t(dst), C.uint64_t(d.workspace), workspaceBytes, d.compute)
+		if st != 0 {
+			return fmt.Errorf("queue the product %v %dx%dx%d of %v: %w", p.form, p.m, p.n, p.k, p.in, ltError(st))
+		}
+		return nil
+	}, nil
+}
+
+// ltError names a cublasStatus_t.
+func ltError(st C.int) error {
+	names := map[C.int]string{1: "NOT_INITIALIZED", 3: "ALLOC_FAILED", 7: "INVALID_VALUE", 8: "ARCH_MISMATCH", 11: "MAPPING_ERROR", 13: "EXECUTION_FAILED",
+		14: "INTERNAL_ERROR", 15: "NOT_SUPPORTED"}
+	if name, ok := names[st]; ok {
+		return fmt.Errorf("CUBLAS_STATUS_%s (%d)", name, int(st))
+	}
+	return fmt.Errorf("cuBLASLt status %d", int(st))
+}
