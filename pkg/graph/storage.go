@@ -102,6 +102,22 @@ func roles(s Spec) (in, out []role) {
 	return nil, nil
 }
 
+// Stored returns the descriptions of an operator's operands and results, which are in fp32, as Compile makes them on a device that
+// stores activations in the type t.
+func Stored(s Spec, in []Desc, t Dtype) (ins, outs []Desc) {
+	inRoles, outRoles := roles(s)
+	as := func(ds []Desc, rs []role) []Desc {
+		out := make([]Desc, len(ds))
+		for i, d := range ds {
+			if out[i] = d; i < len(rs) && rs[i] != full {
+				out[i].Dtype = t
+			}
+		}
+		return out
+	}
+	return as(in, inRoles), as(s.Infer(in), outRoles)
+}
+
 // store gives activations and their gradients the storage type t. Where an operator wants a value in the other type it reads a
 // copy, made before the copy's first use and kept for the later ones, so a weight is converted once in a run. Roots stay fp32.
 func (l *lowered) store(t Dtype) {

@@ -4,101 +4,10 @@ import (
 	"fmt"
 	"math"
 	"testing"
-	"unsafe"
 
 	"meap/pkg/graph"
+	"meap/pkg/graph/graphtest"
 )
-
-// half is package naive storing the activations of bf16 programs in bfloat16: each kernel widens its operands and rounds its
-// results. It remembers what it was asked for.
-type half struct {
-	device[float32]
-	asked map[string][]string // by kind: operands and results
-}
-
-func newHalf() *half { return &half{asked: map[string][]string{}} }
-
-func (*half) Storage(p graph.Precision) graph.Dtype {
-	if p == graph.BF16Operands {
-		return graph.BF16
-	}
-	return graph.F32
-}
-
-func bf16(b graph.Buffer) []uint16 { return unsafe.Slice((*uint16)(b.Host), b.Elems()) }
-
-func widen(dst []float32, src []uint16) {
-	for i, v := range src {
-		dst[i] = math.Float32frombits(uint32(v) << 16)
-	}
-}
-
-func round(dst []uint16, src []float32) {
-	for i, v := range src {
-		dst[i] = uint16(math.Float32bits(graph.RoundBF16(v)) >> 16)
-	}
-}
-
-func (h *half) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, error) {
-	types := func(ds []graph.Desc) (s string) {
-		for _, d := range ds {
-			s += " " + d.Dtype.String()
-		}
-		return s
-	}
-	h.asked[graph.Kind(op)] = append(h.asked[graph.Kind(op)], types(in)+" ->"+types(out))
-	if c, ok := op.(graph.Cast); ok {
-		return func(in, out []graph.Buffer) error {
-			if c.To == graph.BF16 {
-				round(bf16(out[0]), in[0].F32())
-			} else {
-				widen(out[0].F32(), bf16(in[0]))
-			}
-			return nil
-		}, nil
-	}
-	full := func(ds []graph.Desc) (wide []graph.Desc, shadows []graph.Buffer) {
-		for _, d := range ds {
-			var shadow graph.Buffer
-			if d.Dtype == graph.BF16 {
-				d.Dtype = graph.F32
-				m, _ := h.Alloc("shadow", d.Bytes())
-				shadow = m.At(0, d)
-			}
-			wide, shadows = append(wide, d), append(shadows, shadow)
-		}
-		return wide, shadows
-	}
-	ins, inShadows := full(in)
-	outs, outShadows := full(out)
-	k, err := h.device.Kernel(op, ins, outs)
-	if err != nil {
-		return nil, err
-	}
-	return func(in, out []graph.Buffer) error {
-		for i, b := range in {
-			if b.Dtype == graph.BF16 {
-				widen(inShadows[i].F32(), bf16(b))
-			} else {
-				inShadows[i] = b
-			}
-		}
-		for i, b := range out {
-			if b.Dtype != graph.BF16 {
-				outShadows[i] = b
-			}
-		}
-		if err := k(inShadows, outShadows); err != nil {
-			return err
-		}
-		for i, b := range out {
-			if b.Dtype == graph.BF16 {
-				round(bf16(b), outShadows[i].F32())
-			}
-		}
-		return nil
-	}, nil
-}
 
 // trained is a stack whose gradients are accumulated.
 func trained(t *testing.T, p graph.Precision) (n *net, roots []*graph.Node) {
@@ -119,7 +28,7 @@ func trained(t *testing.T, p graph.Precision) (n *net, roots []*graph.Node) {
 func TestStorageTypes(t *testing.T) {
 	for _, recompute := range []bool{false, true} {
 		n, roots := trained(t, graph.BF16Operands)
-		dev := newHalf()
+		dev := graphtest.NewHalf()
 		if _, err := n.Compile(dev, graph.Options{Recompute: recompute}, roots...); err != nil {
 			t.Fatal(err)
 		}
@@ -132,22 +41,22 @@ func TestStorageTypes(t *testing.T) {
 			"LinearCrossEntropyGrad": " bf16 bf16 int32 fp32 -> bf16 fp32 fp32", "WeightedSum": " fp32 fp32 -> fp32", "Cast": " fp32 -> bf16",
 			"WeightedSumGrad": " fp32 fp32 -> fp32",
 		}
-		for kind, asked := range dev.asked {
+		for kind, asked := range dev.Asked {
 			for _, a := range asked {
 				if a != want[kind] {
 					t.Errorf("recompute %v: %s%s, want%s", recompute, kind, a, want[kind])
 				}
 			}
 		}
-		if products := 2*7 + 1; len(dev.asked["Cast"]) != products { // q, k, v, o, gate, up, down, and the head
-			t.Errorf("recompute %v: %d casts, want one for each of %d weights", recompute, len(dev.asked["Cast"]), products)
+		if products := 2*7 + 1; len(dev.Asked["Cast"]) != products { // q, k, v, o, gate, up, down, and the head
+			t.Errorf("recompute %v: %d casts, want one for each of %d weights", recompute, len(dev.Asked["Cast"]), products)
 		}
 	}
 }
 
 func TestStorageLeavesFP32(t *testing.T) {
 	n, roots := trained(t, graph.FP32)
-	dev := newHalf()
+	dev := graphtest.NewHalf()
 	p, err := n.Compile(dev, graph.Options{}, roots...)
 	if err != nil {
 		t.Fatal(err)
@@ -156,8 +65,8 @@ func TestStorageLeavesFP32(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(dev.asked["Cast"]) != 0 || p.Arena != plan.Arena {
-		t.Errorf("%d casts, an arena of %d bytes instead of %d", len(dev.asked["Cast"]), p.Arena, plan.Arena)
+	if len(dev.Asked["Cast"]) != 0 || p.Arena != plan.Arena {
+		t.Errorf("%d casts, an arena of %d bytes instead of %d", len(dev.Asked["Cast"]), p.Arena, plan.Arena)
 	}
 }
 
@@ -178,8 +87,8 @@ func TestStorageValues(t *testing.T) {
 		return p, out
 	}
 	_, want := values(deviceFor(graph.F32), graph.Options{})
-	_, got := values(newHalf(), graph.Options{})
-	_, again := values(newHalf(), graph.Options{Recompute: true})
+	_, got := values(graphtest.NewHalf(), graph.Options{})
+	_, again := values(graphtest.NewHalf(), graph.Options{Recompute: true})
 	if math.Abs(got[0][0]-want[0][0]) > 0.02*want[0][0] {
 		t.Errorf("the loss is %v, want about %v", got[0][0], want[0][0])
 	}
@@ -210,7 +119,7 @@ func TestStorageShrinksTheArena(t *testing.T) {
 		}
 		return p.Arena
 	}
-	plain, stored := arena(deviceFor(graph.F32)), arena(newHalf())
+	plain, stored := arena(deviceFor(graph.F32)), arena(graphtest.NewHalf())
 	if weights := layers * dim * dim * 2; stored > plain/2+weights {
 		t.Errorf("the arena has %d bytes, %d in fp32", stored, plain)
 	}
@@ -224,7 +133,7 @@ func TestStorageOfRoots(t *testing.T) {
 	logits := n.Linear(x, w, nil, graph.BF16Operands)
 	both := n.Linear(x, n.input("v", 1, 16, 16), nil, graph.BF16Operands) // read by the host and by another operator
 	sum := n.Add(x, both)
-	dev := newHalf()
+	dev := graphtest.NewHalf()
 	p, err := n.Compile(dev, graph.Options{}, logits, both, sum)
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +163,7 @@ func TestStorageAfterAMutation(t *testing.T) {
 	before := n.Linear(x, w, nil, graph.BF16Operands)
 	changed := n.Accumulate(w, n.input("g", 1, 4, 4))
 	after := n.Linear(x, changed, nil, graph.BF16Operands)
-	dev := newHalf()
+	dev := graphtest.NewHalf()
 	p, err := n.Compile(dev, graph.Options{}, before, after)
 	if err != nil {
 		t.Fatal(err)

@@ -24,38 +24,30 @@ func (d *Device) compileExactly(driver int) error {
 	if err != nil {
 		return err
 	}
-	headers := map[string]string{}
-	var kernels []string
+	const all = "kernels.cu" // includes the others
+	included := map[string]string{}
 	for _, f := range files {
-		text, err := sources.ReadFile("csrc/" + f.Name())
-		if err != nil {
-			continue // a folder
+		if ext := path.Ext(f.Name()); f.Name() != all && (ext == ".h" || ext == ".cuh" || ext == ".cu") {
+			text, err := sources.ReadFile("csrc/" + f.Name())
+			if err != nil {
+				return err
+			}
+			included[f.Name()] = string(text)
 		}
-		switch path.Ext(f.Name()) {
-		case ".h", ".cuh":
-			headers[f.Name()] = string(text)
-		case ".cu":
-			kernels = append(kernels, f.Name())
-		}
+	}
+	text, err := sources.ReadFile("csrc/" + all)
+	if err != nil {
+		return err
 	}
 	arch := fmt.Sprintf("sm_%d%d", d.Major, d.Minor)
 	if d.Major >= 9 {
 		arch += "a" // with what only this architecture has
 	}
-	for _, name := range kernels {
-		text, err := sources.ReadFile("csrc/" + name)
-		if err != nil {
-			return err
-		}
-		image, err := compile(rtc, string(text), name, headers, []string{"--gpu-architecture=" + arch, "--std=c++17"})
-		if err != nil {
-			return fmt.Errorf("%s: %w", lib.path, err)
-		}
-		if err := d.do(func() error { return d.loadModule(name, image) }); err != nil {
-			return err
-		}
+	image, err := compile(rtc, string(text), all, included, []string{"--gpu-architecture=" + arch, "--std=c++17"})
+	if err != nil {
+		return fmt.Errorf("%s: %w", lib.path, err)
 	}
-	return nil
+	return d.do(func() error { return d.loadModule(all, image) })
 }
 
 // compile gives the code of a source file.

@@ -3,6 +3,7 @@ package graphtest
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"meap/pkg/graph"
@@ -32,6 +33,54 @@ type testCase struct {
 	shared, mixed []int
 
 	initial []tensor // what the outputs hold before
+
+	storage graph.Dtype // BF16: activations are stored in that type
+}
+
+// outputs describes the outputs on the device.
+func (c *testCase) outputs() []graph.Desc {
+	full := make([]graph.Desc, len(c.in))
+	for i, x := range c.in {
+		x.bf16 = false
+		full[i] = x.desc()
+	}
+	if c.storage == graph.BF16 {
+		_, outs := graph.Stored(c.spec, full, c.storage)
+		return outs
+	}
+	return c.spec.Infer(full)
+}
+
+// store returns the case as a device has it that stores activations in bfloat16; nil where no program is made of it.
+func (c *testCase) store() *testCase {
+	if p := precisionOf(c.spec); p != nil && *p != graph.BF16Operands {
+		return nil
+	}
+	s := *c
+	s.storage = graph.BF16
+	ins, _ := graph.Stored(c.spec, descs(c.in), s.storage)
+	s.in, s.initial = nil, nil
+	for i, x := range c.in {
+		s.in = append(s.in, x.stored(ins[i].Dtype))
+	}
+	for o, d := range s.outputs() {
+		s.initial = append(s.initial, c.initial[o].stored(d.Dtype))
+	}
+	return &s
+}
+
+// precisionOf returns an operator's precision, nil for one that has none.
+func precisionOf(s graph.Spec) *graph.Precision {
+	v := reflect.ValueOf(s)
+	if v.Kind() != reflect.Struct {
+		return nil
+	}
+	f := v.FieldByName("Precision")
+	if !f.IsValid() {
+		return nil
+	}
+	p := f.Interface().(graph.Precision)
+	return &p
 }
 
 func (c *testCase) String() string { return fmt.Sprintf("%s/%s", graph.Kind(c.spec), c.name) }
@@ -66,15 +115,15 @@ func (c *testCase) prepare(s source) {
 
 // cut returns the same operator on the groups from..to only.
 func (c *testCase) cut(from, to int) *testCase {
-	part := &testCase{name: fmt.Sprintf("%s rows %d to %d of %d", c.name, from, to, c.groups), spec: c.spec, writes: c.writes}
+	part := &testCase{name: fmt.Sprintf("%s rows %d to %d of %d", c.name, from, to, c.groups), spec: c.spec, writes: c.writes, storage: c.storage}
 	for i, x := range c.in {
 		if !slices.Contains(c.shared, i) {
 			x = x.rows(from, to, c.groups)
 		}
 		part.in = append(part.in, x)
 	}
-	for _, d := range c.spec.Infer(descs(part.in)) {
-		part.initial = append(part.initial, filled(float32(math.NaN()), d.Shape...))
+	for _, d := range part.outputs() {
+		part.initial = append(part.initial, filled(float32(math.NaN()), d.Shape...).stored(d.Dtype))
 	}
 	for _, o := range c.adds {
 		part.initial[o] = c.initial[o]
@@ -84,8 +133,7 @@ func (c *testCase) cut(from, to int) *testCase {
 
 // kernel compiles the operator for this case's shapes.
 func (c *testCase) kernel(dev graph.Device) (graph.Kernel, error) {
-	in := descs(c.in)
-	return dev.Kernel(c.spec, in, c.spec.Infer(in))
+	return dev.Kernel(c.spec, descs(c.in), c.outputs())
 }
 
 // run executes the kernel on fresh memory and returns the results.
@@ -230,6 +278,10 @@ func (c *testCase) compare(got []tensor) error {
 			if r < len(magnitude) && magnitude[r] != nil {
 				scale = magnitude[r][i]
 			}
+			tolerance := tolerance
+			if _, isCast := c.spec.(graph.Cast); got[r].bf16 && !isCast {
+				tolerance, scale = max(tolerance, storedTolerance), max(scale, math.Abs(w))
+			}
 			if !near(float64(g), w, tolerance*scale) {
 				return fmt.Errorf("result %d %v: element %d is %v, should be %v (error %.2g, allowed %.2g)",
 					r, got[r].desc(), i, g, w, math.Abs(float64(g)-w), tolerance*scale)
@@ -238,6 +290,9 @@ func (c *testCase) compare(got []tensor) error {
 	}
 	return nil
 }
+
+// storedTolerance is for results that are stored in bfloat16: their last bit, and half of another where a sum was stored in between.
+const storedTolerance = 1.5 / 256
 
 // vanishing is an error too small to matter beside anything; units that flush subnormal numbers to zero make such errors.
 const vanishing = 1e-30
@@ -253,8 +308,8 @@ func near(got, want, limit float64) bool {
 	}
 }
 
-// check runs one case on a device and returns what is wrong with it.
-func (c *testCase) check(dev graph.Device) error {
+// check runs one case on a device and returns what is wrong with it. together allows a row's result to depend on the rows beside it.
+func (c *testCase) check(dev graph.Device, together bool) error {
 	k, err := c.kernel(dev)
 	if err != nil {
 		return err
@@ -274,6 +329,9 @@ func (c *testCase) check(dev graph.Device) error {
 		if e := differ(got[r], again[r]); e >= 0 {
 			return fmt.Errorf("result %d %v: element %d is %v in the first run and %v in the second", r, got[r].desc(), e, got[r].at(e), again[r].at(e))
 		}
+	}
+	if together {
+		return nil
 	}
 	return c.invariant(dev, got)
 }

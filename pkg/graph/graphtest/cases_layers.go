@@ -185,3 +185,18 @@ func embeddingGradCases(s source) (cs []*testCase) {
 	}
 	return cs
 }
+
+// castCases cast to bfloat16 and back: halves of a last bit, which go to the even neighbour, subnormal numbers, and what is not a number.
+func castCases(s source) (cs []*testCase) {
+	special := []float32{0, float32(math.Copysign(0, -1)), 1 + 1./256, 1 + 3./256, 1 + 1./256 + 1e-6, -1 - 1./256, math.SmallestNonzeroFloat32, 1e-40,
+		math.MaxFloat32, infinity, -infinity, nan}
+	for _, shape := range [][]int{{1}, {3}, {33, 65}, {4099}, {2, 3, 5}} {
+		x := s.normal(1, shape...)
+		if len(x.f) > len(special) {
+			copy(x.f[1:], special)
+		}
+		cs = append(cs, &testCase{name: fmt.Sprint(shape), spec: graph.Cast{To: graph.BF16}, in: []tensor{x}, tolerance: exact})
+		cs = append(cs, &testCase{name: fmt.Sprint("back ", shape), spec: graph.Cast{To: graph.F32}, in: []tensor{x.stored(graph.BF16)}, tolerance: exact})
+	}
+	return cs
+}

@@ -16,6 +16,11 @@ type Options struct {
 	Seed uint64
 	// Skip names operators (graph.Kind) that the device does not have, with the reason. Their tests are skipped.
 	Skip map[string]string
+	// Together names operators whose rows' results may depend on the rows beside them, with the reason.
+	Together map[string]string
+	// Storage, if BF16, runs the operators as they are compiled on a device that stores activations in that type (graph.Storer);
+	// cases in which no program has them are left out.
+	Storage graph.Dtype
 }
 
 // operators lists every Spec of package graph with its cases.
@@ -46,6 +51,7 @@ var operators = []struct {
 	{graph.GradNorm{}, gradNormCases},
 	{graph.StepReport{}, stepReportCases},
 	{graph.AdamW{}, adamWCases},
+	{graph.Cast{}, castCases},
 }
 
 // casesOf returns the cases of the i-th operator, ready to run.
@@ -63,6 +69,9 @@ func casesOf(i int, seed uint64) []*testCase {
 // each runs f as a subtest for every case of every operator that is not skipped; with -short, for every fourth.
 func each(t *testing.T, o Options, f func(t *testing.T, c *testCase)) {
 	for i, op := range operators {
+		if op.spec == graph.Spec(graph.Cast{}) && o.Storage == graph.F32 {
+			continue // devices that store activations in fp32 never see one
+		}
 		t.Run(graph.Kind(op.spec), func(t *testing.T) {
 			if why, skip := o.Skip[graph.Kind(op.spec)]; skip {
 				t.Skip(why)
@@ -70,6 +79,11 @@ func each(t *testing.T, o Options, f func(t *testing.T, c *testCase)) {
 			for j, c := range casesOf(i, o.Seed) {
 				if testing.Short() && j%4 != 0 {
 					continue
+				}
+				if o.Storage == graph.BF16 {
+					if c = c.store(); c == nil {
+						continue
+					}
 				}
 				t.Run(c.name, func(t *testing.T) { f(t, c) })
 			}
@@ -80,7 +94,8 @@ func each(t *testing.T, o Options, f func(t *testing.T, c *testCase)) {
 // Conformance tests every operator on a device; see the package comment for what is asked.
 func Conformance(t *testing.T, dev graph.Device, o Options) {
 	each(t, o, func(t *testing.T, c *testCase) {
-		if err := c.check(dev); err != nil {
+		_, together := o.Together[graph.Kind(c.spec)]
+		if err := c.check(dev, together); err != nil {
 			t.Errorf("%s, seed %d: %+v: %v", dev.Name(), o.Seed, c.spec, err)
 		}
 	})

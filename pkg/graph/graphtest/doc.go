@@ -22,6 +22,9 @@
 // no blunder, such as a forgotten term or an operand rounded to bfloat16 (4e-3), hides under it. Sums that the operators'
 // definitions take in float64, and element-wise arithmetic, must be within 1e-6.
 //
+// Activations that a device stores in bfloat16 (Options.Storage) are held to the rounding of that type; their operands are such numbers,
+// for the truth as well.
+//
 // Matrix products with bf16 operands see the same rounded operands as the truth does, so the float32 tolerance holds for them.
 // Attention with bf16 operands, where kernels may round the probabilities too, is held to 2e-2; the gradient of the
 // cross-entropy, where a last-bit difference decides how a term is rounded, to 1e-2.

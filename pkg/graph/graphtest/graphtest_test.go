@@ -17,6 +17,10 @@ func TestNaive(t *testing.T) {
 	Conformance(t, naive.Device[float32]{}, Options{})
 }
 
+func TestHalf(t *testing.T) {
+	Conformance(t, NewHalf(), Options{Storage: graph.BF16})
+}
+
 // Every exported type of package graph with a shape rule is an operator and must have cases here.
 func TestEveryOperatorHasCases(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join("..", "*.go"))

@@ -9,34 +9,71 @@ import (
 	"meap/pkg/graph"
 )
 
-// tensor is an operand or a result on the host: float32 or int32 elements.
+// tensor is an operand or a result on the host: float32 or int32 elements. Those of a tensor that a device stores in bfloat16 are
+// numbers of that type.
 type tensor struct {
 	shape []int
 	f     []float32
 	i     []int32
+	bf16  bool
 }
 
 func (x tensor) desc() graph.Desc {
-	if x.i != nil {
+	switch {
+	case x.i != nil:
 		return graph.Of(graph.I32, x.shape...)
+	case x.bf16:
+		return graph.Of(graph.BF16, x.shape...)
 	}
 	return graph.Of(graph.F32, x.shape...)
 }
 
 func (x tensor) bytes() []byte {
-	if x.i != nil {
+	switch {
+	case x.i != nil:
 		return graph.Bytes(x.i)
+	case x.bf16:
+		short := make([]uint16, len(x.f))
+		for i, v := range x.f {
+			short[i] = uint16(math.Float32bits(graph.RoundBF16(v)) >> 16)
+		}
+		return graph.Bytes(short)
 	}
 	return graph.Bytes(x.f)
 }
 
+// fill reads the elements from bytes.
+func (x tensor) fill(raw []byte) {
+	if !x.bf16 {
+		copy(x.bytes(), raw)
+		return
+	}
+	short := make([]uint16, len(x.f))
+	copy(graph.Bytes(short), raw)
+	for i, v := range short {
+		x.f[i] = math.Float32frombits(uint32(v) << 16)
+	}
+}
+
+// stored returns x as a device holds it in a type, F32 or BF16.
+func (x tensor) stored(t graph.Dtype) tensor {
+	if x.i != nil || t != graph.BF16 {
+		return x
+	}
+	y := tensor{shape: x.shape, f: make([]float32, len(x.f)), bf16: true}
+	for i, v := range x.f {
+		y.f[i] = graph.RoundBF16(v)
+	}
+	return y
+}
+
 func (x tensor) clone() tensor {
-	return tensor{shape: x.shape, f: slices.Clone(x.f), i: slices.Clone(x.i)}
+	return tensor{shape: x.shape, f: slices.Clone(x.f), i: slices.Clone(x.i), bf16: x.bf16}
 }
 
 // rows returns the part of x that belongs to the groups from..to of n equal ones along the leading axis.
 func (x tensor) rows(from, to, n int) tensor {
-	y := tensor{shape: slices.Clone(x.shape)}
+	y := tensor{shape: slices.Clone(x.shape), bf16: x.bf16}
 	y.shape[0] = x.shape[0] / n * (to - from)
 	if x.i != nil {
 		y.i = x.i[len(x.i)/n*from : len(x.i)/n*to]
@@ -62,7 +99,9 @@ func zeros(d graph.Desc) tensor {
 	if d.Dtype == graph.I32 {
 		return tensor{shape: d.Shape, i: make([]int32, d.Elems())}
 	}
-	return filled(0, d.Shape...)
+	x := filled(0, d.Shape...)
+	x.bf16 = d.Dtype == graph.BF16
+	return x
 }
 
 // source makes random tensors.
@@ -98,31 +137,37 @@ func (s source) ints(n, below int) tensor {
 // guard is how many words before and behind every tensor must stay as they are.
 const guard = 64
 
-// guardWord is what they hold: a NaN, so that a kernel that reads them shows.
-const guardWord = 0x7fc0dead
+// guardWord is what they hold: a NaN, in float32 and in bfloat16, so that a kernel that reads them shows.
+const guardWord = 0x7fc0feed
 
 // placed is a tensor in the memory of a device, between guards.
 type placed struct {
 	dev    graph.Device
 	memory graph.Memory
 	buffer graph.Buffer
-	words  int
+	words  int // of the tensor, the last of which may belong to it by half
 }
 
 func place(dev graph.Device, label string, x tensor) (*placed, error) {
 	d := x.desc()
-	p := &placed{dev: dev, words: d.Elems()}
+	p := &placed{dev: dev, words: (d.Bytes() + 3) / 4}
 	var err error
 	if p.memory, err = dev.Alloc(label, 4*(p.words+2*guard)); err != nil {
 		return nil, err
 	}
 	p.buffer = p.memory.At(4*guard, d)
+	image := p.guards()
+	copy(graph.Bytes(image[guard:guard+p.words]), x.bytes())
+	return p, dev.Upload(p.image(), graph.Bytes(image))
+}
+
+// guards returns the contents of a memory without a tensor.
+func (p *placed) guards() []int32 {
 	image := make([]int32, p.words+2*guard)
 	for i := range image {
 		image[i] = guardWord
 	}
-	copy(graph.Bytes(image[guard:guard+p.words]), x.bytes())
-	return p, dev.Upload(p.image(), graph.Bytes(image))
+	return image
 }
 
 // image is the whole memory, guards included.
@@ -136,13 +181,15 @@ func (p *placed) read() (tensor, error) {
 	if err := p.dev.Download(graph.Bytes(image), p.image()); err != nil {
 		return tensor{}, err
 	}
+	x := zeros(p.buffer.Desc)
+	tensorBytes := graph.Bytes(image)[4*guard:][:p.buffer.Bytes()]
+	x.fill(tensorBytes)
+	copy(tensorBytes, graph.Bytes(p.guards())[4*guard:]) // what is left are the guards
 	for i, v := range image {
-		if (i < guard || i >= guard+p.words) && v != guardWord {
+		if v != guardWord {
 			return tensor{}, fmt.Errorf("%s %v: the kernel wrote element %d, outside of the tensor", p.memory.Label, p.buffer.Desc, i-guard)
 		}
 	}
-	x := zeros(p.buffer.Desc)
-	copy(x.bytes(), graph.Bytes(image[guard:guard+p.words]))
 	return x, nil
 }
 

@@ -123,6 +123,8 @@ func kernelFor[T Float](op graph.Spec) kernel[T] {
 		return stepReport[T]
 	case graph.AdamW:
 		return adamW[T](s)
+	case graph.Cast:
+		return cast[T](s)
 	}
 	return nil
 }
@@ -133,6 +135,19 @@ func round[T Float](v T, p graph.Precision) T {
 		return T(graph.RoundBF16(float32(v)))
 	}
 	return v
+}
+
+// cast gives the values that a tensor of another type would hold.
+func cast[T Float](s graph.Cast) kernel[T] {
+	p := graph.FP32
+	if s.To == graph.BF16 {
+		p = graph.BF16Operands
+	}
+	return func(in, out []arg[T]) {
+		for i, v := range in[0].f {
+			out[0].f[i] = round(v, p)
+		}
+	}
 }
 
 func exp[T Float](v T) T { return T(math.Exp(float64(v))) }
