@@ -91,8 +91,8 @@ typedef struct {
     long long n;
 } WeightedSumGradArgs;
 
-// adamw_f32: as graph.AdamW; p16, if not null, receives p [n] in bf16, also of a halted step. beta1c and beta2c are 1 - beta,
-// taken in fp64 by the host.
+// adamw_f32: as graph.AdamW; p16, if not null, receives the new p [n] in bf16. beta1c and beta2c are 1 - beta, taken in fp64 by
+// the host.
 typedef struct {
     float *p, *g, *m, *v;
     void *p16;

@@ -44,7 +44,7 @@ MEAP_DEVICE void add(const AddArgs &a) {
         store16(z, i, a.n, whole, pack(z, p));
     }
 }
-MEAP_BOTH(add, AddArgs)
+MEAP_BOTH(add, AddArgs, MEAP_BLOCK)
 
 template <typename T>
 MEAP_DEVICE void accumulate(const AccumulateArgs &a) {
@@ -60,7 +60,7 @@ MEAP_DEVICE void accumulate(const AccumulateArgs &a) {
         for (int j = 0; j < Vec<T>::width; j += 4) store16(a.acc, i + j, a.n, whole, pack(a.acc, p + j));
     }
 }
-MEAP_BOTH(accumulate, AccumulateArgs)
+MEAP_BOTH(accumulate, AccumulateArgs, MEAP_BLOCK)
 
 // sigmoid is exact at both ends: expf overflows to infinity, and 1 / infinity is 0.
 MEAP_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -79,7 +79,7 @@ MEAP_DEVICE void swiglu(const SwiGLUArgs &a) {
         store16(y, i, a.n, whole, pack(y, g));
     }
 }
-MEAP_BOTH(swiglu, SwiGLUArgs)
+MEAP_BOTH(swiglu, SwiGLUArgs, MEAP_BLOCK)
 
 template <typename T>
 MEAP_DEVICE void swiglu_grad(const SwiGLUGradArgs &a) {
@@ -101,7 +101,7 @@ MEAP_DEVICE void swiglu_grad(const SwiGLUGradArgs &a) {
         store16(dup, i, a.n, whole, pack(dup, u));
     }
 }
-MEAP_BOTH(swiglu_grad, SwiGLUGradArgs)
+MEAP_BOTH(swiglu_grad, SwiGLUGradArgs, MEAP_BLOCK)
 
 // A vector lies in one row only if the width is a multiple of its own; otherwise the element-wise loads look up each column.
 template <typename T>
@@ -125,7 +125,7 @@ MEAP_DEVICE void bias(const BiasArgs &a) {
         store16(y, i, n, whole, pack(y, b));
     }
 }
-MEAP_BOTH(bias, BiasArgs)
+MEAP_BOTH(bias, BiasArgs, MEAP_BLOCK)
 
 // A thread turns the pairs of one vector of a head's first half with the vector of its second half.
 template <typename T>
@@ -155,7 +155,7 @@ MEAP_DEVICE void rope(const RoPEArgs &a) {
         store16(y + first + a.half, at, a.half, whole, pack(y, q));
     }
 }
-MEAP_BOTH(rope, RoPEArgs)
+MEAP_BOTH(rope, RoPEArgs, MEAP_BLOCK)
 
 extern "C" __global__ void meap_weighted_sum_grad_f32(const WeightedSumGradArgs a) {
     const bool whole = aligned16(a.y);
@@ -179,4 +179,4 @@ MEAP_DEVICE void cache_write(const CacheWriteArgs &a) {
         store16(vcache + to, at, a.width, whole, load16(v + from, at, a.width, whole));
     }
 }
-MEAP_BOTH(cache_write, CacheWriteArgs)
+MEAP_BOTH(cache_write, CacheWriteArgs, MEAP_BLOCK)

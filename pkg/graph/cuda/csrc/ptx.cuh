@@ -151,37 +151,43 @@ MEAP_DEVICE float warp_max(float x) {
 template <typename T>
 struct Vec {
     enum { width = 16 / sizeof(T) };
-    union {
-        uint4 bits;
-        T element[width];
-    };
 };
+
+MEAP_DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
+MEAP_DEVICE u32 bits_of(bf16 x) { return x; }
+MEAP_DEVICE void set_bits(float *p, u32 bits) { *p = __uint_as_float(bits); }
+MEAP_DEVICE void set_bits(bf16 *p, u32 bits) { *p = (bf16)bits; }
 
 MEAP_DEVICE bool aligned16(const void *p) { return ((size_t)p & 15) == 0; }
 
-// load16 returns the elements i.. of p [n], zeros behind the end; whole says that p + i is aligned to 16 bytes.
+// load16 returns the elements i.. of p [n], `other` behind the end; whole says that p + i is aligned to 16 bytes. What is not whole
+// goes through a loop that is kept rolled, for the sake of the code's size.
 template <typename T>
-MEAP_DEVICE uint4 load16(const T *p, long long i, long long n, bool whole) {
-    Vec<T> v;
-    if (whole && i + Vec<T>::width <= n) {
-        v.bits = *(const uint4 *)(p + i);
-    } else {
-#pragma unroll
-        for (int j = 0; j < Vec<T>::width; j++) v.element[j] = i + j < n ? p[i + j] : (T)0;
+MEAP_DEVICE uint4 load16(const T *p, long long i, long long n, bool whole, T other = (T)0) {
+    if (whole && i + Vec<T>::width <= n) return *(const uint4 *)(p + i);
+    const int bits = 8 * sizeof(T);
+    unsigned long long low = 0, high = 0;
+#pragma unroll 1
+    for (int j = Vec<T>::width - 1; j >= 0; j--) {
+        high = high << bits | low >> (64 - bits);
+        low = low << bits | bits_of(i + j < n ? p[i + j] : other);
     }
-    return v.bits;
+    return make_uint4((u32)low, (u32)(low >> 32), (u32)high, (u32)(high >> 32));
 }
 
 template <typename T>
-MEAP_DEVICE void store16(T *p, long long i, long long n, bool whole, uint4 bits) {
+MEAP_DEVICE void store16(T *p, long long i, long long n, bool whole, uint4 v) {
     if (whole && i + Vec<T>::width <= n) {
-        *(uint4 *)(p + i) = bits;
-    } else {
-        Vec<T> v;
-        v.bits = bits;
-#pragma unroll
-        for (int j = 0; j < Vec<T>::width; j++)
-            if (i + j < n) p[i + j] = v.element[j];
+        *(uint4 *)(p + i) = v;
+        return;
+    }
+    const int bits = 8 * sizeof(T);
+    unsigned long long low = (unsigned long long)v.y << 32 | v.x, high = (unsigned long long)v.w << 32 | v.z;
+#pragma unroll 1
+    for (int j = 0; j < Vec<T>::width && i + j < n; j++) {
+        set_bits(p + i + j, (u32)low);
+        low = low >> bits | high << (64 - bits);
+        high >>= bits;
     }
 }
 
@@ -218,9 +224,30 @@ MEAP_DEVICE long long vector_stride() {
     return (long long)gridDim.x * blockDim.x * Vec<T>::width;
 }
 
-// Both instances of a kernel written as a template over the storage type.
-#define MEAP_BOTH(name, Args)                                                              \
-    extern "C" __global__ void meap_##name##_f32(const Args a) { name<float>(a); } \
-    extern "C" __global__ void meap_##name##_bf16(const Args a) { name<bf16>(a); }
+// block_sum and block_max combine the values of all threads in a fixed order and give every thread the result; parts has room
+// for one value of each warp, and needs a barrier before it is used again.
+template <typename T>
+MEAP_DEVICE T block_sum(T x, T *parts) {
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    T sum = parts[0];
+    for (int w = 1; w < (int)blockDim.x / 32; w++) sum += parts[w];
+    return sum;
+}
+
+MEAP_DEVICE float block_max(float x, float *parts) {
+    x = warp_max(x);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    float top = parts[0];
+    for (int w = 1; w < (int)blockDim.x / 32; w++) top = fmaxf(top, parts[w]);
+    return top;
+}
+
+// Both instances of a kernel written as a template over the storage type; what follows are its launch bounds.
+#define MEAP_BOTH(name, Args, ...)                                                                                \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) meap_##name##_f32(const Args a) { name<float>(a); } \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) meap_##name##_bf16(const Args a) { name<bf16>(a); }
 
 #endif

@@ -1,0 +1,8 @@
+// All kernels as one module; the emulator compiles each file by itself.
+#ifndef MEAP_EMULATE
+#include "elementwise.cu"
+#include "norm.cu"
+#include "loss.cu"
+#include "update.cu"
+#include "embedding.cu"
+#endif
