@@ -5,4 +5,5 @@
 #include "loss.cu"
 #include "update.cu"
 #include "embedding.cu"
+#include "attention_general.cu"
 #endif
