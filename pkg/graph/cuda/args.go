@@ -16,9 +16,9 @@ const (
 
 	forwardTile64  = 128 // MEAP_FORWARD_TILE_64
 	forwardTile128 = 64  // MEAP_FORWARD_TILE_128
-	gradQTile64    = 64  // MEAP_GRAD_Q_TILE_64
+	gradQTile64    = 128 // MEAP_GRAD_Q_TILE_64
 	gradQTile128   = 64  // MEAP_GRAD_Q_TILE_128
-	gradKVTile64   = 64  // MEAP_GRAD_KV_TILE_64
+	gradKVTile64   = 128 // MEAP_GRAD_KV_TILE_64
 	gradKVTile128  = 64  // MEAP_GRAD_KV_TILE_128
 	tensorThreads  = 128 // MEAP_TENSOR_THREADS
 	generalThreads = 256 // MEAP_GENERAL_THREADS

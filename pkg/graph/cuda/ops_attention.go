@@ -54,14 +54,14 @@ func forwardShared(headDim int) int { // MEAP_FORWARD_SHARED
 
 func gradQShared(headDim int) int { // MEAP_GRAD_Q_SHARED
 	if headDim == 64 {
-		return 49152
+		return 65536
 	}
 	return 98304
 }
 
 func gradKVShared(headDim int) int { // MEAP_GRAD_KV_SHARED
 	if headDim == 64 {
-		return 50176
+		return 66560
 	}
 	return 99328
 }

@@ -294,16 +294,16 @@ typedef struct {
 
 #define MEAP_FORWARD_TILE_64 128
 #define MEAP_FORWARD_TILE_128 64
-#define MEAP_GRAD_Q_TILE_64 64
+#define MEAP_GRAD_Q_TILE_64 128
 #define MEAP_GRAD_Q_TILE_128 64
-#define MEAP_GRAD_KV_TILE_64 64
+#define MEAP_GRAD_KV_TILE_64 128
 #define MEAP_GRAD_KV_TILE_128 64
 #define MEAP_TENSOR_THREADS 128
 #define MEAP_GENERAL_THREADS 256
 // Dynamic shared memory in bytes: of the tensor-core kernels (d = 64 or 128) ...
 #define MEAP_FORWARD_SHARED(d) ((d) == 64 ? 49152 : 81920)
-#define MEAP_GRAD_Q_SHARED(d) ((d) == 64 ? 49152 : 98304)
-#define MEAP_GRAD_KV_SHARED(d) ((d) == 64 ? 50176 : 99328)
+#define MEAP_GRAD_Q_SHARED(d) ((d) == 64 ? 65536 : 98304)
+#define MEAP_GRAD_KV_SHARED(d) ((d) == 64 ? 66560 : 99328)
 #define MEAP_CACHED_SHARED(d) ((d) == 64 ? 40960 : 81920)
 // ... and of the general ones, forward (and cached), grad_q and grad_kv.
 #define MEAP_GENERAL_FORWARD_SHARED(tile, d) (4 * (tile) * (3 * ((d) + 1) + (tile) + 1))

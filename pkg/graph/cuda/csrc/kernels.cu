@@ -6,4 +6,7 @@
 #include "update.cu"
 #include "embedding.cu"
 #include "attention_general.cu"
+#include "attention_forward.cu"
+#include "attention_backward.cu"
+#include "attention_cached.cu"
 #endif

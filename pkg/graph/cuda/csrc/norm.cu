@@ -106,7 +106,7 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
             for (int j = 0; j < V; j++) sum += dy[j] * wv[j] * x[j];
         }
         // Two sets of parts take turns, so that one barrier a row is enough.
-        const float rstd = a.rstd[row], mean = block_sum(sum, parts + 8 * (row - begin & 1)) * rstd / a.dim;
+        const float rstd = a.rstd[row], mean = block_sum(sum, parts + 8 * ((row - begin) & 1)) * rstd / a.dim;
 #pragma unroll
         for (int k = 0; k < held; k++) {
             const int at = first + k * sweep;
