@@ -28,12 +28,12 @@ func newDoctor(o *options) *cobra.Command {
 			if path, err := dataset.ExpandPath("$GOROOT"); err == nil {
 				goroot = path
 			}
-			cuda := "this program was built for the CPU only"
+			gpus := probeCUDA()
 			if o.json {
 				return printJSON(c.OutOrStdout(), map[string]any{
 					"version": versionString(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "processor": f.Model, "processors": f.Processors,
 					"cpu_isa": levels, "cpu_isa_default": cpu.DetectISA().String(), "extensions": f.Extensions, "memory_bytes": memory,
-					"cuda": cuda, "goroot": goroot,
+					"cuda": gpus, "goroot": goroot,
 				})
 			}
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
@@ -46,7 +46,7 @@ func newDoctor(o *options) *cobra.Command {
 			if memory > 0 {
 				fmt.Fprintf(w, "memory\t%s\n", size(float64(memory)))
 			}
-			fmt.Fprintf(w, "cuda\t%s\n", cuda)
+			gpus.print(w)
 			fmt.Fprintf(w, "GOROOT\t%s\n", goroot)
 			return w.Flush()
 		},

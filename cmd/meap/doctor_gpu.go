@@ -1,0 +1,24 @@
+//go:build gpu && linux
+
+package main
+
+import (
+	"fmt"
+
+	"meap/pkg/graph/cuda"
+)
+
+func probeCUDA() cudaReport {
+	p := cuda.Probe()
+	r := cudaReport{Built: true, Driver: p.Driver, Version: p.Version, Problem: p.Problem}
+	for _, g := range p.GPUs {
+		r.GPUs = append(r.GPUs, cudaGPU{
+			Name: g.Name, ComputeCapability: fmt.Sprintf("%d.%d", g.Major, g.Minor), Processors: g.Processors, MemoryBytes: g.Memory,
+			FreeBytes: g.FreeBytes, PeakTFLOPS: peakTFLOPS(g.Name), Problem: g.Problem,
+		})
+	}
+	for _, l := range p.Libraries {
+		r.Libraries = append(r.Libraries, cudaLibrary(l))
+	}
+	return r
+}
