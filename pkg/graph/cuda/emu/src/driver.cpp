@@ -514,9 +514,10 @@ API CUresult cuDeviceGetAttribute(int *v, int attribute, int) {
   }
   return SUCCESS;
 }
+static char contexts[64]; // handles are addresses: Go's runtime does not bear small numbers as pointers
 API CUresult cuDevicePrimaryCtxRetain(void **c, int d) {
   if (!initialised) return NOT_INITIALIZED;
-  *c = (void *)(uintptr_t)(d + 1);
+  *c = contexts + d;
   return SUCCESS;
 }
 API CUresult cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
@@ -542,7 +543,7 @@ API CUresult cuCtxPopCurrent_v2(void **c) {
 }
 API CUresult cuCtxGetDevice(int *d) {
   if (!current) return INVALID_CONTEXT;
-  *d = (int)(uintptr_t)current - 1;
+  *d = (int)((char *)current - contexts);
   return SUCCESS;
 }
 API CUresult cuCtxSetLimit(int, size_t) { return SUCCESS; }
