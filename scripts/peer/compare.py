@@ -48,7 +48,8 @@ def command(system, a, work):
         run, sizes = [a.meap, "bench", "train", "--json", "--recompute", "none"], {"preset": preset}
     else:
         run, sizes = [a.python, str(HERE / "train.py")] + ["--compile"] * (system == "compiled"), PRESETS[preset]
-    flags = sizes | {"seq": seq, "micro_batch": rows, "accumulate": a.accumulate, "dtype": dtype, "device": a.device, "steps": a.steps,
+    device = a.device if system == "meap" else a.peer_device or a.device
+    flags = sizes | {"seq": seq, "micro_batch": rows, "accumulate": a.accumulate, "dtype": dtype, "device": device, "steps": a.steps,
                      "warmup": a.warmup, "threads": a.threads}
     for name, value in flags.items():
         run += ["--" + name.replace("_", "-"), str(value)]
@@ -127,6 +128,7 @@ def main():
     p.add_argument("--accumulate", type=int, default=1, help="micro-batches per step (%(default)s)")
     p.add_argument("--threads", type=int, default=2, help="threads of each (%(default)s)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    p.add_argument("--peer-device", help="where PyTorch computes, if not on --device")
     p.add_argument("--meap", help="program (built from this repository)")
     p.add_argument("--python", default=sys.executable, help="Python with PyTorch (this one)")
     p.add_argument("--output", help="file to add each run's result to, one JSON object per line")
