@@ -10,9 +10,10 @@ MEAP_DEVICE int at(int row, int column, int d) { return row * (d + 1) + column; 
 // load_tile copies rows first.. of x (stride elements apart), and zeros from row `limit` on.
 template <typename T, int TILE>
 MEAP_DEVICE void load_tile(float *tile, const T *x, long long stride, int first, int limit, int d) {
-    for (int i = threadIdx.x; i < TILE * d; i += MEAP_GENERAL_THREADS) {
-        const int row = i / d, column = i % d;
-        tile[at(row, column, d)] = first + row < limit ? to_float(x[(first + row) * stride + column]) : 0.0f;
+    for (int row = threadIdx.x / 16; row < TILE; row += MEAP_GENERAL_THREADS / 16) {
+        const T *p = x + (first + row) * stride;
+        const bool valid = first + row < limit;
+        for (int column = threadIdx.x % 16; column < d; column += 16) tile[at(row, column, d)] = valid ? to_float(p[column]) : 0.0f;
     }
 }
 
