@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-
-	"meap/pkg/graph/cuda"
 )
 
 // cudaReport is what `meap doctor` knows about GPUs, and its object in JSON.
@@ -33,12 +31,6 @@ type cudaLibrary struct {
 	Version string `json:"version,omitempty"`
 	Needed  bool   `json:"needed"`
 	Problem string `json:"problem,omitempty"`
-}
-
-// peakTFLOPS is the data sheet's figure for products in bf16, 0 for a GPU that is not in the table.
-func peakTFLOPS(name string) float64 {
-	peak, _ := cuda.PeakFLOPS(name, true)
-	return peak / 1e12
 }
 
 // print writes lines of two columns.

@@ -22,3 +22,9 @@ func probeCUDA() cudaReport {
 	}
 	return r
 }
+
+// peakTFLOPS is the data sheet's figure for products in bf16, 0 for a GPU that is not in the table.
+func peakTFLOPS(name string) float64 {
+	peak, _ := cuda.PeakFLOPS(name, true)
+	return peak / 1e12
+}
