@@ -215,8 +215,8 @@ class Check:
             text += ["**Tiny sizes (MEAP_GPU_CHECK_TINY): this shows that the check works, and nothing else.**", ""]
         machine = r.get("machine", {})
         for gpu in machine.get("doctor", {}).get("cuda", {}).get("gpus", []):
-            text.append(f"{gpu['name']}, compute capability {gpu['compute_capability']}, {gpu['memory_bytes'] / 2**30:.1f} GiB; ")
-        text += [f"bundle {machine.get('bundle')}; {machine.get('platform')}; {time.strftime('%Y-%m-%d')}", "", "| part | result | |", "| --- | --- | --- |"]
+            text.append(f"{gpu['name']}, compute capability {gpu['compute_capability']}, {gpu['memory_bytes'] / 2**30:.1f} GiB.")
+        text += [f"Bundle {machine.get('bundle')}; {machine.get('platform')}; {time.strftime('%Y-%m-%d')}.", "", "| part | result | |", "| --- | --- | --- |"]
         for name, x in r.items():
             about = x.get("why") or ""
             if name == "conformance" and "passed" in x:
@@ -233,7 +233,7 @@ class Check:
                      "share: of the matrix peak measured above.", "", "| work | system | tokens/s | TFLOP/s | peak GiB | speed | memory | share |",
                      "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
             for row in r["speed"]["table"]:
-                for system in ("meap", "eager", "compiled"):
+                for system in self.a.systems.split(","):
                     if system not in row:
                         text.append(f"| {row['work']} | {system} | failed | | | | | |")
                         continue
