@@ -11,7 +11,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"unsafe"
 
 	"gorgonia.org/cu"
 
@@ -42,10 +41,10 @@ type Device struct {
 	ordinal int
 	options Options
 	device  cu.Device
-	ctx     unsafe.Pointer
+	ctx     handle
 
-	compute, copies unsafe.Pointer // streams: of the kernels, of uploads
-	streams         []cu.Stream    // the same, to be destroyed
+	compute, copies handle      // streams: of the kernels, of uploads
+	streams         []cu.Stream // the same, to be destroyed
 	modules         []cu.Module
 	kernels         map[string]*function
 	lt              *C.meap_lt
@@ -141,7 +140,7 @@ func (d *Device) open(version int) error {
 
 // openParts makes what belongs to the context; it runs with that being current.
 func (d *Device) openParts() error {
-	for _, s := range []*unsafe.Pointer{&d.compute, &d.copies} {
+	for _, s := range []*handle{&d.compute, &d.copies} {
 		stream, err := cu.MakeStream(cu.NonBlocking)
 		if err != nil {
 			return fmt.Errorf("make a stream: %w", fromCU(err))
@@ -211,7 +210,7 @@ func (d *Device) PeakFLOPS(p graph.Precision) (float64, bool) {
 
 // Close frees everything that the device holds, that of callers included. The device cannot be used after it.
 func (d *Device) Close() {
-	if d.ctx != nil && d.lost == nil {
+	if d.ctx != 0 && d.lost == nil {
 		C.meap_stream_sync(d.ctx, d.compute)
 		C.meap_stream_sync(d.ctx, d.copies)
 	}

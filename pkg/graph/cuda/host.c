@@ -20,48 +20,48 @@ const char *meap_error_text(int r) {
 	return s ? s : "";
 }
 
-int meap_current(void *ctx) { return cuCtxSetCurrent((CUcontext)ctx); }
+int meap_current(uintptr_t ctx) { return cuCtxSetCurrent((CUcontext)ctx); }
 
 #define IN(call)                                     \
 	CUresult r = cuCtxSetCurrent((CUcontext)ctx); \
 	return r ? r : (call)
 
-int meap_alloc(void *ctx, uint64_t *p, size_t n) {
+int meap_alloc(uintptr_t ctx, uint64_t *p, size_t n) {
 	CUdeviceptr d = 0;
 	CUresult r = cuCtxSetCurrent((CUcontext)ctx);
 	if (!r) r = cuMemAlloc(&d, n);
 	*p = d;
 	return r;
 }
-int meap_free(void *ctx, uint64_t p) { IN(cuMemFree((CUdeviceptr)p)); }
-int meap_mem_info(void *ctx, size_t *free, size_t *total) { IN(cuMemGetInfo(free, total)); }
-int meap_pinned_alloc(void *ctx, void **p, size_t n) { IN(cuMemHostAlloc(p, n, 0)); }
-int meap_pinned_free(void *ctx, void *p) { IN(cuMemFreeHost(p)); }
-int meap_zero(void *ctx, uint64_t p, size_t n, void *stream) { IN(cuMemsetD8Async((CUdeviceptr)p, 0, n, (CUstream)stream)); }
-int meap_to_device(void *ctx, uint64_t dst, const void *src, size_t n, void *stream) {
+int meap_free(uintptr_t ctx, uint64_t p) { IN(cuMemFree((CUdeviceptr)p)); }
+int meap_mem_info(uintptr_t ctx, size_t *free, size_t *total) { IN(cuMemGetInfo(free, total)); }
+int meap_pinned_alloc(uintptr_t ctx, void **p, size_t n) { IN(cuMemHostAlloc(p, n, 0)); }
+int meap_pinned_free(uintptr_t ctx, void *p) { IN(cuMemFreeHost(p)); }
+int meap_zero(uintptr_t ctx, uint64_t p, size_t n, uintptr_t stream) { IN(cuMemsetD8Async((CUdeviceptr)p, 0, n, (CUstream)stream)); }
+int meap_to_device(uintptr_t ctx, uint64_t dst, const void *src, size_t n, uintptr_t stream) {
 	IN(cuMemcpyHtoDAsync((CUdeviceptr)dst, src, n, (CUstream)stream));
 }
-int meap_to_host(void *ctx, void *dst, uint64_t src, size_t n, void *stream) {
+int meap_to_host(uintptr_t ctx, void *dst, uint64_t src, size_t n, uintptr_t stream) {
 	IN(cuMemcpyDtoHAsync(dst, (CUdeviceptr)src, n, (CUstream)stream));
 }
-int meap_on_device(void *ctx, uint64_t dst, uint64_t src, size_t n, void *stream) {
+int meap_on_device(uintptr_t ctx, uint64_t dst, uint64_t src, size_t n, uintptr_t stream) {
 	IN(cuMemcpyDtoDAsync((CUdeviceptr)dst, (CUdeviceptr)src, n, (CUstream)stream));
 }
-int meap_record(void *ctx, void *event, void *stream) { IN(cuEventRecord((CUevent)event, (CUstream)stream)); }
-int meap_wait(void *ctx, void *stream, void *event) { IN(cuStreamWaitEvent((CUstream)stream, (CUevent)event, 0)); }
-int meap_event_sync(void *ctx, void *event) { IN(cuEventSynchronize((CUevent)event)); }
-int meap_stream_sync(void *ctx, void *stream) { IN(cuStreamSynchronize((CUstream)stream)); }
-int meap_shared(void *ctx, void *function, int bytes) {
+int meap_record(uintptr_t ctx, uintptr_t event, uintptr_t stream) { IN(cuEventRecord((CUevent)event, (CUstream)stream)); }
+int meap_wait(uintptr_t ctx, uintptr_t stream, uintptr_t event) { IN(cuStreamWaitEvent((CUstream)stream, (CUevent)event, 0)); }
+int meap_event_sync(uintptr_t ctx, uintptr_t event) { IN(cuEventSynchronize((CUevent)event)); }
+int meap_stream_sync(uintptr_t ctx, uintptr_t stream) { IN(cuStreamSynchronize((CUstream)stream)); }
+int meap_shared(uintptr_t ctx, uintptr_t function, int bytes) {
 	IN(cuFuncSetAttribute((CUfunction)function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes));
 }
-int meap_launch(void *ctx, void *function, unsigned gx, unsigned gy, unsigned gz, unsigned block, unsigned shared, void *stream, void *args) {
+int meap_launch(uintptr_t ctx, uintptr_t function, unsigned gx, unsigned gy, unsigned gz, unsigned block, unsigned shared, uintptr_t stream, void *args) {
 	void *params[1] = {args};
 	IN(cuLaunchKernel((CUfunction)function, gx, gy, gz, block, 1, 1, shared, (CUstream)stream, params, 0));
 }
 
 // Relaxed: the capture may end on another thread than it began, and allocations of other threads don't break it.
-int meap_capture_begin(void *ctx, void *stream) { IN(cuStreamBeginCapture((CUstream)stream, CU_STREAM_CAPTURE_MODE_RELAXED)); }
-int meap_capture_end(void *ctx, void *stream, void **exec) {
+int meap_capture_begin(uintptr_t ctx, uintptr_t stream) { IN(cuStreamBeginCapture((CUstream)stream, CU_STREAM_CAPTURE_MODE_RELAXED)); }
+int meap_capture_end(uintptr_t ctx, uintptr_t stream, uintptr_t *exec) {
 	CUgraph g = 0;
 	CUresult r = cuCtxSetCurrent((CUcontext)ctx);
 	if (!r) r = cuStreamEndCapture((CUstream)stream, &g);
@@ -70,8 +70,8 @@ int meap_capture_end(void *ctx, void *stream, void **exec) {
 	if (g) cuGraphDestroy(g);
 	return r;
 }
-int meap_graph_launch(void *ctx, void *exec, void *stream) { IN(cuGraphLaunch((CUgraphExec)exec, (CUstream)stream)); }
-int meap_graph_free(void *ctx, void *exec) { IN(cuGraphExecDestroy((CUgraphExec)exec)); }
+int meap_graph_launch(uintptr_t ctx, uintptr_t exec, uintptr_t stream) { IN(cuGraphLaunch((CUgraphExec)exec, (CUstream)stream)); }
+int meap_graph_free(uintptr_t ctx, uintptr_t exec) { IN(cuGraphExecDestroy((CUgraphExec)exec)); }
 
 void *meap_dlopen(const char *name, char *err, size_t n) {
 	void *h = dlopen(name, RTLD_NOW | RTLD_LOCAL);
@@ -166,7 +166,7 @@ const char *meap_lt_bind(void *library, meap_lt **out) {
 
 size_t meap_lt_version(meap_lt *lt) { return lt->version(); }
 
-int meap_lt_create(meap_lt *lt, void *ctx) {
+int meap_lt_create(meap_lt *lt, uintptr_t ctx) {
 	cuCtxSetCurrent((CUcontext)ctx);
 	return lt->create(&lt->handle);
 }
@@ -176,7 +176,7 @@ void meap_lt_destroy(meap_lt *lt) {
 	free(lt);
 }
 
-int meap_lt_plan_new(meap_lt *lt, void *ctx, const meap_product *p, meap_lt_plan **out) {
+int meap_lt_plan_new(meap_lt *lt, uintptr_t ctx, const meap_product *p, meap_lt_plan **out) {
 	cuCtxSetCurrent((CUcontext)ctx);
 	meap_lt_plan *plan = calloc(1, sizeof *plan);
 	void *pref = 0;
@@ -216,11 +216,11 @@ void meap_lt_plan_free(meap_lt *lt, meap_lt_plan *plan) {
 	free(plan);
 }
 
-int meap_lt_run(meap_lt *lt, void *ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, float beta, uint64_t d, uint64_t workspace, size_t bytes, void *stream) {
+int meap_lt_run(meap_lt *lt, uintptr_t ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, float beta, uint64_t d, uint64_t workspace, size_t bytes, uintptr_t stream) {
 	const float one = 1;
 	cuCtxSetCurrent((CUcontext)ctx);
 	return lt->matmul(lt->handle, plan->desc, &one, (void *)a, plan->a, (void *)b, plan->b, &beta, (void *)d, plan->d, (void *)d, plan->d,
-	                  plan->best.algorithm, (void *)workspace, bytes, stream);
+	                  plan->best.algorithm, (void *)workspace, bytes, (void *)stream);
 }
 
 // ---- NVRTC

@@ -13,26 +13,26 @@ const char *meap_error_name(int r);
 const char *meap_error_text(int r);
 
 // All of these make ctx current on the calling thread first, so it does not matter which thread that is.
-int meap_current(void *ctx);
-int meap_alloc(void *ctx, uint64_t *p, size_t n);
-int meap_free(void *ctx, uint64_t p);
-int meap_mem_info(void *ctx, size_t *free, size_t *total);
-int meap_pinned_alloc(void *ctx, void **p, size_t n);
-int meap_pinned_free(void *ctx, void *p);
-int meap_zero(void *ctx, uint64_t p, size_t n, void *stream);
-int meap_to_device(void *ctx, uint64_t dst, const void *src, size_t n, void *stream);
-int meap_to_host(void *ctx, void *dst, uint64_t src, size_t n, void *stream);
-int meap_on_device(void *ctx, uint64_t dst, uint64_t src, size_t n, void *stream);
-int meap_record(void *ctx, void *event, void *stream);
-int meap_wait(void *ctx, void *stream, void *event);
-int meap_event_sync(void *ctx, void *event);
-int meap_stream_sync(void *ctx, void *stream);
-int meap_shared(void *ctx, void *function, int bytes);
-int meap_launch(void *ctx, void *function, unsigned gx, unsigned gy, unsigned gz, unsigned block, unsigned shared, void *stream, void *args);
-int meap_capture_begin(void *ctx, void *stream);
-int meap_capture_end(void *ctx, void *stream, void **exec);
-int meap_graph_launch(void *ctx, void *exec, void *stream);
-int meap_graph_free(void *ctx, void *exec);
+int meap_current(uintptr_t ctx);
+int meap_alloc(uintptr_t ctx, uint64_t *p, size_t n);
+int meap_free(uintptr_t ctx, uint64_t p);
+int meap_mem_info(uintptr_t ctx, size_t *free, size_t *total);
+int meap_pinned_alloc(uintptr_t ctx, void **p, size_t n);
+int meap_pinned_free(uintptr_t ctx, void *p);
+int meap_zero(uintptr_t ctx, uint64_t p, size_t n, uintptr_t stream);
+int meap_to_device(uintptr_t ctx, uint64_t dst, const void *src, size_t n, uintptr_t stream);
+int meap_to_host(uintptr_t ctx, void *dst, uint64_t src, size_t n, uintptr_t stream);
+int meap_on_device(uintptr_t ctx, uint64_t dst, uint64_t src, size_t n, uintptr_t stream);
+int meap_record(uintptr_t ctx, uintptr_t event, uintptr_t stream);
+int meap_wait(uintptr_t ctx, uintptr_t stream, uintptr_t event);
+int meap_event_sync(uintptr_t ctx, uintptr_t event);
+int meap_stream_sync(uintptr_t ctx, uintptr_t stream);
+int meap_shared(uintptr_t ctx, uintptr_t function, int bytes);
+int meap_launch(uintptr_t ctx, uintptr_t function, unsigned gx, unsigned gy, unsigned gz, unsigned block, unsigned shared, uintptr_t stream, void *args);
+int meap_capture_begin(uintptr_t ctx, uintptr_t stream);
+int meap_capture_end(uintptr_t ctx, uintptr_t stream, uintptr_t *exec);
+int meap_graph_launch(uintptr_t ctx, uintptr_t exec, uintptr_t stream);
+int meap_graph_free(uintptr_t ctx, uintptr_t exec);
 
 // Libraries. meap_dlopen returns null and the reason in err.
 void *meap_dlopen(const char *name, char *err, size_t n);
@@ -41,7 +41,7 @@ void *meap_dlopen(const char *name, char *err, size_t n);
 typedef struct meap_lt meap_lt;
 const char *meap_lt_bind(void *library, meap_lt **lt);
 size_t meap_lt_version(meap_lt *lt);
-int meap_lt_create(meap_lt *lt, void *ctx);
+int meap_lt_create(meap_lt *lt, uintptr_t ctx);
 void meap_lt_destroy(meap_lt *lt);
 // A product in column-major order: d [m, n] = op(a) op(b) + beta d, summed in fp32. Types are cudaDataType_t.
 typedef struct {
@@ -53,9 +53,9 @@ typedef struct {
 } meap_product;
 typedef struct meap_lt_plan meap_lt_plan;
 // meap_lt_plan_new returns a cublasStatus_t; with status 0 and no plan, there is no algorithm.
-int meap_lt_plan_new(meap_lt *lt, void *ctx, const meap_product *p, meap_lt_plan **plan);
+int meap_lt_plan_new(meap_lt *lt, uintptr_t ctx, const meap_product *p, meap_lt_plan **plan);
 void meap_lt_plan_free(meap_lt *lt, meap_lt_plan *plan);
-int meap_lt_run(meap_lt *lt, void *ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, float beta, uint64_t d, uint64_t workspace, size_t bytes, void *stream);
+int meap_lt_run(meap_lt *lt, uintptr_t ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, float beta, uint64_t d, uint64_t workspace, size_t bytes, uintptr_t stream);
 
 // NVRTC.
 typedef struct meap_nvrtc meap_nvrtc;

@@ -75,8 +75,16 @@ func (d *Device) Alloc(label string, bytes int) (graph.Memory, error) {
 // Free implements graph.Device.
 func (d *Device) Free(m graph.Memory) { d.give(m.Addr) }
 
-// HeldBytes returns what this device has allocated and not freed; PeakBytes the most that it has held at a time.
-func (d *Device) HeldBytes() int64 { return int64(d.heldBytes) }
+// HeldBytes returns the memory that was allocated (Alloc) and not freed. What the device needs for itself is not in it.
+func (d *Device) HeldBytes() int64 {
+	n := 0
+	for _, a := range d.held {
+		if !strings.HasPrefix(a.label, ownLabel) {
+			n += a.bytes
+		}
+	}
+	return int64(n)
+}
 
 // PeakBytes returns the most memory that this device has held at a time, its own included.
 func (d *Device) PeakBytes() int64 { return int64(d.peakBytes) }

@@ -26,15 +26,18 @@ var sources embed.FS
 // function is a kernel on the device.
 type function struct {
 	name   string
-	handle unsafe.Pointer
+	handle handle
 	shared int // bytes of dynamic shared memory that it has been allowed
 }
 
-// A cu.Function and a cu.Stream are structs of one unexported handle, which can only be read this way.
-func functionHandle(f cu.Function) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&f)) }
-func streamHandle(s cu.Stream) unsafe.Pointer     { return *(*unsafe.Pointer)(unsafe.Pointer(&s)) }
-func eventHandle(e cu.Event) unsafe.Pointer       { return *(*unsafe.Pointer)(unsafe.Pointer(&e)) }
-func contextHandle(c cu.CUContext) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&c)) }
+// handle is one of the driver's. It is no pointer that Go may look at: some are small numbers.
+type handle = C.uintptr_t
+
+// A cu.Function, a cu.Stream, a cu.Event and a cu.CUContext are structs of one unexported handle, which can only be read this way.
+func functionHandle(f cu.Function) handle { return *(*handle)(unsafe.Pointer(&f)) }
+func streamHandle(s cu.Stream) handle     { return *(*handle)(unsafe.Pointer(&s)) }
+func eventHandle(e cu.Event) handle       { return *(*handle)(unsafe.Pointer(&e)) }
+func contextHandle(c cu.CUContext) handle { return *(*handle)(unsafe.Pointer(&c)) }
 
 const (
 	_ = -(unsafe.Sizeof(cu.Function{}) ^ unsafe.Sizeof(uintptr(0)))

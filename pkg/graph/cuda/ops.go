@@ -101,15 +101,15 @@ func operands(p graph.Precision) graph.Dtype {
 // converted is a tensor as a kernel wants its type: itself, or a copy in scratch memory.
 type converted struct {
 	d    *Device
-	at   int // place in scratch memory, -1 for the tensor itself
-	cast castArgs
-	load string // the kernel that makes the copy, and
-	save string // the one that writes the tensor from it
+	at   int       // place in scratch memory, -1 for the tensor itself
+	cast *castArgs // by itself: what C is given must not lie beside Go pointers
+	load string    // the kernel that makes the copy, and
+	save string    // the one that writes the tensor from it
 }
 
 // convert plans a tensor's conversion to the type t.
 func (d *Device) convert(l *layout, x graph.Desc, t graph.Dtype) *converted {
-	c := &converted{d: d, at: -1}
+	c := &converted{d: d, at: -1, cast: &castArgs{}}
 	if x.Dtype != t {
 		c.at, c.cast.n = l.add(x.Elems()*t.Size()), int64(x.Elems())
 		c.load, c.save = "cast_f32_bf16", "cast_bf16_f32"
@@ -135,7 +135,7 @@ func (c *converted) read(b graph.Buffer) (addr, error) {
 		return a, nil
 	}
 	c.cast.x, c.cast.y = b.Addr, a
-	return a, c.d.launch(c.load, c.d.elements(int(c.cast.n)), blockThreads, 0, unsafe.Pointer(&c.cast))
+	return a, c.d.launch(c.load, c.d.elements(int(c.cast.n)), blockThreads, 0, unsafe.Pointer(c.cast))
 }
 
 // write converts a result that a kernel has written to address.
@@ -144,7 +144,7 @@ func (c *converted) write(b graph.Buffer) error {
 		return nil
 	}
 	c.cast.x, c.cast.y = c.address(b), b.Addr
-	return c.d.launch(c.save, c.d.elements(int(c.cast.n)), blockThreads, 0, unsafe.Pointer(&c.cast))
+	return c.d.launch(c.save, c.d.elements(int(c.cast.n)), blockThreads, 0, unsafe.Pointer(c.cast))
 }
 
 // readAll converts the operands in, of which cs[i] is the i-th, and puts their addresses into to.

@@ -7,7 +7,6 @@ import "C"
 
 import (
 	"fmt"
-	"unsafe"
 
 	"meap/pkg/graph"
 )
@@ -15,7 +14,7 @@ import (
 // recording is a CUDA graph of a program's kernels: graph.Recording.
 type recording struct {
 	d          *Device
-	exec       unsafe.Pointer
+	exec       handle
 	generation int
 }
 
@@ -64,11 +63,11 @@ func (r *recording) Launch() error {
 
 // Close implements graph.Recording.
 func (r *recording) Close() {
-	if r.exec != nil && r.d.lost == nil {
+	if r.exec != 0 && r.d.lost == nil {
 		C.meap_stream_sync(r.d.ctx, r.d.compute)
 		C.meap_graph_free(r.d.ctx, r.exec)
 	}
-	r.exec = nil
+	r.exec = 0
 }
 
 func (d *Device) warnOnce(err error) {

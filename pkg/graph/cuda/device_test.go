@@ -1,0 +1,91 @@
+//go:build gpu && linux
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"meap/pkg/graph"
+	"meap/pkg/graph/cuda/emu"
+	"meap/pkg/graph/graphtest"
+)
+
+// The tests run on the emulated GPU (package emu), with MEAP_TEST_GPU=1 on the first real one.
+var (
+	real   = os.Getenv("MEAP_TEST_GPU") == "1"
+	noGPU  string // why there is none to test on
+	libs   string // of the emulated GPU
+	emuErr error
+)
+
+func TestMain(m *testing.M) {
+	if !real {
+		libs, emuErr = emu.Build("")
+		switch {
+		case errors.Is(emuErr, emu.ErrUnavailable):
+			noGPU = emuErr.Error()
+		case emuErr != nil:
+			fmt.Fprintln(os.Stderr, emuErr)
+			os.Exit(1)
+		default:
+			os.Setenv(LibrariesVariable, libs)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// needGPU skips a test where there is nothing to run it on.
+func needGPU(t testing.TB) {
+	t.Helper()
+	if noGPU != "" {
+		t.Skip("not run: " + noGPU)
+	}
+}
+
+// open gives a device that must be left empty and must not warn.
+func open(t testing.TB) *Device {
+	t.Helper()
+	d := openWith(t, Options{Warn: func(text string) { t.Errorf("warning: %s", text) }})
+	t.Cleanup(func() {
+		if n := d.HeldBytes(); n != 0 {
+			t.Errorf("%d bytes are not given back: %v", n, d.held)
+		}
+	})
+	return d
+}
+
+func openWith(t testing.TB, o Options) *Device {
+	t.Helper()
+	needGPU(t)
+	d, err := Open(0, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
+// together are the operators whose products cuBLASLt may compute in another way for another number of rows.
+func together() map[string]string {
+	if !real {
+		return nil // the emulated one has one way
+	}
+	out := map[string]string{}
+	for _, s := range []graph.Spec{graph.Linear{}, graph.LinearDX{}, graph.LinearCrossEntropy{}, graph.LinearCrossEntropyGrad{}} {
+		out[graph.Kind(s)] = "cuBLASLt chooses by shape"
+	}
+	return out
+}
+
+func TestConformance(t *testing.T) {
+	graphtest.Conformance(t, open(t), graphtest.Options{Seed: 3, Together: together()})
+}
+
+// Activations in bf16: what a training in bf16 runs.
+func TestConformanceStored(t *testing.T) {
+	graphtest.Conformance(t, open(t), graphtest.Options{Seed: 4, Together: together(), Storage: graph.BF16,
+		Skip: map[string]string{graph.Kind(graph.CachedAttention{}): "caches are fp32"}})
+}
