@@ -70,19 +70,19 @@ func TestEvalNeedlePlanted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stated := regexp.MustCompile(`[a-z]{4}: \d{3}`).FindAllString(string(raw), -1)
+	stated := regexp.MustCompile(`fact [a-z]{4}\d{3}`).FindAllString(string(raw), -1)
 	if r := readResults(t, out); len(r.Needle) != 1 || len(r.Needle[0].Prompts) != 12 || len(stated) == 0 {
 		t.Fatalf("%d facts in %+v", len(stated), r)
-	} else if longest := r.Needle[0].Prompts[0].PromptTokens; longest > 256 || longest < 230 {
-		t.Errorf("a prompt of %d tokens, want about a row's 256 less the answer", longest)
+	} else if longest := r.Needle[0].Prompts[0].PromptTokens; longest > 192 || longest < 175 {
+		t.Errorf("a prompt of %d tokens, want about a row's 192 less the answer", longest)
 	}
 	// No name that is asked for is in the rows of training.
 	rows := must(t, "data", "inspect", "--config", filepath.Join(run, "config.yaml"), "--rows", "4")
-	if !regexp.MustCompile(`[a-z]{4}: \d{3}`).MatchString(rows) {
+	if !regexp.MustCompile(`fact [a-z]{4}\d{3}`).MatchString(rows) {
 		t.Errorf("no facts in the rows of training:\n%s", rows)
 	}
 	for _, fact := range stated {
-		if name := fact[:4]; strings.Contains(rows, name+"?") {
+		if name := fact[5:9]; strings.Contains(rows, "ask "+name) {
 			t.Errorf("%s is asked in training and in the evaluation", name)
 		}
 	}

@@ -33,6 +33,7 @@ func must(t *testing.T, args ...string) string {
 
 func TestMisuse(t *testing.T) {
 	const quickstart = "../../configs/quickstart.yaml"
+	t.Setenv("MEAP_DATA_CACHE_DIR", t.TempDir()) // some mistakes are found only after the vocabulary has been learnt
 	for _, c := range []struct {
 		args []string
 		want string
