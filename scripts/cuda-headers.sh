@@ -6,9 +6,8 @@
 #     scripts/cuda-headers.sh [DIR]      DIR: where to put what is fetched, ~/.cache/meap/cuda if not given
 #
 # Looked for in $CUDA_HOME, $CUDA_PATH, /usr/local/cuda, /opt/cuda, /usr/include and DIR; FETCH=1 leaves out all but DIR. Fetched
-# from the Python wheel of CUDA 12.4's runtime (1 MB, pinned; needs pip), else from Debian's nvidia-cuda-dev (CUDA 11.8, 770 MB,
-# component non-free; needs apt). No root, nothing is installed. Headers of CUDA 13 get a wrapper that keeps the prototypes
-# gorgonia.org/cu calls.
+# from the Python wheel of CUDA 12.4's runtime (1 MB, pinned; needs pip). No root, nothing is installed. Headers of CUDA 13 get a
+# wrapper that keeps the prototypes gorgonia.org/cu calls.
 set -euo pipefail
 dir=${1:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/meap/cuda}
 say() { printf 'cuda-headers: %s\n' "$*" >&2; }
@@ -91,20 +90,7 @@ PIN
   keep "$work/wheel/nvidia/cuda_runtime/include/cuda.h"
 }
 
-debian() {
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "no apt"; return 1; }
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-  echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm non-free' >"$work/sources.list"
-  local apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$work/lists"
-    -o "Dir::Cache=$work/cache" -o "APT::Sandbox::User=$(id -un)")
-  say "fetching Debian's nvidia-cuda-dev, 770 MB, for its cuda.h"
-  (cd "$work" && "${apt[@]}" update && "${apt[@]}" download nvidia-cuda-dev) >&2 || return 1
-  # Only the headers leave the archive.
-  dpkg-deb --fsys-tarfile "$work"/nvidia-cuda-dev_*.deb | tar -x -C "$work" ./usr/include/cuda.h || return 1
-  keep "$work/usr/include/cuda.h"
-}
-
-wheel || debian || {
+wheel || {
   say "cuda.h was neither found nor fetched: install the CUDA toolkit's headers and set CUDA_HOME to their parent folder, or put cuda.h into $dir/include"
   exit 1
 }
