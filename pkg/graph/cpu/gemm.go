@@ -60,6 +60,7 @@ type gemm struct {
 	packFn      func(item, worker int)
 	tileFn      func(item, worker int)
 	stripFn     func(item, worker int)
+	vectorFn    func(item, worker int)
 	aBuf        []float32
 	bBuf        []float32
 	workBuf     [][]float32 // per worker
@@ -87,12 +88,14 @@ type product struct {
 
 	tileRows, tileCols int // panels in a tile of C
 	tilesDown          int
+
+	itemStrips int // strips of columns in an item of mulVector
 }
 
 func (g *gemm) init(pool *Pool, isa ISA) {
 	g.pool, g.packedWords = pool, packedWords
 	g.fp32, g.bf16 = newTiles(isa, false), newTiles(isa, true)
-	g.packFn, g.tileFn, g.stripFn = g.packItem, g.tile, g.strip
+	g.packFn, g.tileFn, g.stripFn, g.vectorFn = g.packItem, g.tile, g.strip, g.vectorItem
 	g.workBuf = make([][]float32, pool.Threads())
 }
 
@@ -116,9 +119,12 @@ func (g *gemm) mul(c []float32, ldc int, a, b Mat, m, n, k int, bf16, acc bool) 
 	p.blocks = ceilDiv(p.lanesAll, p.block)
 	p.aPanels = ceilDiv(m, p.mr)
 	g.product = p
-	if p.aPanels <= fewPanels {
+	switch {
+	case g.isVector():
+		g.mulVector()
+	case p.aPanels <= fewPanels:
 		g.mulFew()
-	} else {
+	default:
 		g.mulMany()
 	}
 	g.product = product{}
@@ -237,11 +243,16 @@ func (g *gemm) tile(item, worker int) {
 // and forgotten; B is read once and nothing of its size is written.
 func (g *gemm) mulFew() {
 	g.cols = g.n
+	g.packRows()
+	g.run(g.worth(), ceilDiv(g.n, g.nr), g.stripFn)
+}
+
+// packRows packs all of A.
+func (g *gemm) packRows() {
 	g.aPacked = scratch(&g.aBuf, g.aPanels*g.mr*g.lanesAll)
 	for q := range g.blocks {
 		g.packA(g.aBlock(q), q, 0, g.aPanels)
 	}
-	g.run(g.worth(), ceilDiv(g.n, g.nr), g.stripFn)
 }
 
 // aBlock is block q of all rows of A, packed.

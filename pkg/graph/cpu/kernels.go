@@ -52,6 +52,10 @@ type (
 		aStride, bStride int64
 		edge, config     unsafe.Pointer
 	}
+	gemvArgs struct {
+		a, b, c                      unsafe.Pointer
+		k, cols, acc, mr, ldb, ahead int64
+	}
 	packArgs struct {
 		src, dst                   unsafe.Pointer
 		ld, have, lanes, k, stride int64

@@ -4,6 +4,7 @@ package cpu
 //go:generate go run ./gen csrc/gemm_avx512bf16.c gemm_avx512bf16_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
 //go:generate go run ./gen csrc/gemm_amx.c gemm_amx_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16
 //go:generate go run ./gen csrc/gemm_avx2.c gemm_avx2_amd64.s clang-19 -mavx2 -mfma
+//go:generate go run ./gen csrc/gemv_avx2.c gemv_avx2_amd64.s clang-19 -mavx2 -mfma
 //go:generate go run ./gen csrc/vec_avx512.c vec_avx512_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 //go:generate go run ./gen csrc/vec_avx2.c vec_avx2_amd64.s clang-19 -mavx2 -mfma
 
@@ -36,6 +37,12 @@ func packTileColsBAMX(args *packArgs)
 
 //go:noescape
 func gemmF32AVX2(args *tilesArgs)
+
+//go:noescape
+func gemvAVX2(args *gemvArgs)
+
+//go:noescape
+func gemvRoundAVX2(args *gemvArgs)
 
 //go:noescape
 func packRowsAVX512(args *packArgs)

@@ -15,6 +15,8 @@ func packTileRowsBAMX(*packArgs)      { panic("cpu: packTileRowsBAMX needs amd64
 func packTileColsAAMX(*packArgs)      { panic("cpu: packTileColsAAMX needs amd64") }
 func packTileColsBAMX(*packArgs)      { panic("cpu: packTileColsBAMX needs amd64") }
 func gemmF32AVX2(*tilesArgs)          { panic("cpu: gemmF32AVX2 needs amd64") }
+func gemvAVX2(*gemvArgs)              { panic("cpu: gemvAVX2 needs amd64") }
+func gemvRoundAVX2(*gemvArgs)         { panic("cpu: gemvRoundAVX2 needs amd64") }
 func packRowsAVX512(*packArgs)        { panic("cpu: packRowsAVX512 needs amd64") }
 func packRowsRoundAVX512(*packArgs)   { panic("cpu: packRowsRoundAVX512 needs amd64") }
 func packRowsBF16AVX512(*packArgs)    { panic("cpu: packRowsBF16AVX512 needs amd64") }

@@ -1,16 +1,8 @@
 // fp32 tiles of a matrix product and the packing of its operands, AVX2 and FMA.
-#include "args.h"
+#include "avx2.h"
 
 #define MR 6
 #define NR 16
-
-// The first n of 8 lanes.
-static inline __attribute__((always_inline)) __m256i lanes8(long n) {
-  long seq = 0x0706050403020100;
-  __asm__("" : "+r"(seq));
-  __m256i i = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(seq));
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n > 8 ? 8 : (int)n), i);
-}
 
 // One step along k of a tile of rows x 16: 12 multiply-adds of 6 rows take the two
 // units 6 cycles, and the 8 loads fit beside them.
@@ -94,42 +86,6 @@ void gemmF32AVX2(const tiles_args *g) {
     c += MR * g->ldc;
   }
   if (m > 0) tile_low(a, g->b, c, g->ldc, g->k, m, g->cols, g->acc);
-}
-
-// Round to the nearest bf16 value, ties to even; a NaN stays one.
-static inline __attribute__((always_inline)) __m256 keep(__m256 x) { return x; }
-static inline __attribute__((always_inline)) __m256 round_bf16(__m256 f) {
-  __m256i x = (__m256i)f;
-  __m256i odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), _mm256_set1_epi32(hide(1)));
-  __m256i r = _mm256_add_epi32(x, _mm256_add_epi32(odd, _mm256_set1_epi32(hide(0x7fff))));
-  __m256i abs = _mm256_and_si256(x, _mm256_set1_epi32(hide(0x7fffffff)));
-  __m256i nan = _mm256_cmpgt_epi32(abs, _mm256_set1_epi32(hide(0x7f800000)));
-  __m256i quiet = _mm256_or_si256(x, _mm256_set1_epi32(hide(0x400000)));
-  r = _mm256_blendv_epi8(r, quiet, nan);
-  return (__m256)_mm256_and_si256(r, _mm256_set1_epi32(hide(0xffff0000)));
-}
-
-static inline __attribute__((always_inline)) void transpose8(__m256 *r) {
-  __m256 t[8];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++) {
-    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 2; i++) {
-    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-  }
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++) {
-    t[i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x20);
-    t[4 + i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x31);
-  }
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
 // Writes the 8 or MR first lanes of v. A masked store would be slow.
