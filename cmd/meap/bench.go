@@ -20,7 +20,7 @@ import (
 )
 
 func newBench(o *options) *cobra.Command {
-	return group("bench", "Measure speed and memory", newBenchTrain(o), newBenchKernels(o))
+	return group("bench", "Measure speed and memory", newBenchTrain(o), newBenchDecode(o), newBenchKernels(o))
 }
 
 // benchResult has the fields that PyTorch counterparts of this benchmark print.

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
 	"meap/pkg/graph"
 	"meap/pkg/graph/cpu"
+	"meap/pkg/tokenizer"
+	"meap/pkg/transformer"
 )
 
 // Every operator of the benchmark takes the operands it is given, and the device has it.
@@ -29,5 +32,36 @@ func TestBenchKernels(t *testing.T) {
 		if code, _, stderr := meap(t, append([]string{"bench", "kernels"}, args...)...); code != exitMisused || !strings.Contains(stderr, args[0]) {
 			t.Errorf("bench kernels %v: exit %d, %s", args, code, stderr)
 		}
+	}
+}
+
+func TestBenchDecode(t *testing.T) {
+	args := []string{"bench", "decode", "--preset", "meap-nano", "--batch", "2", "--prompt", "5", "--tokens", "3", "--threads", "1", "--device", "cpu", "--json"}
+	code, stdout, stderr := meap(t, args...)
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	var r decodeResult
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatal(err)
+	}
+	nano, err := transformer.Preset("meap-nano")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nano.Vocab = transformer.PadVocab(tokenizer.MinVocabSize)
+	weights := nano.Parameters()
+	if !nano.TieEmbeddings {
+		weights -= int64(nano.Vocab * nano.Dim)
+	}
+	caches := 2 * 2 * 4 * nano.Layers * nano.KVHeads * nano.HeadDim * 7 // two sequences, keys and values, 5 tokens of the prompt and 2
+	if want := float64(4*weights) + float64(caches); r.Bytes != want {
+		t.Errorf("a token reads %.0f bytes, want %.0f", r.Bytes, want)
+	}
+	if r.Share <= 0 || r.TokensPerS <= 0 || r.BestPerS < r.TokensPerS || r.PromptPerS <= 0 {
+		t.Errorf("no plausible speeds: %+v", r)
+	}
+	if code, _, stderr := meap(t, "bench", "decode", "--tokens", "0"); code != exitMisused || !strings.Contains(stderr, "--tokens") {
+		t.Errorf("no tokens: exit %d, %s", code, stderr)
 	}
 }

@@ -120,18 +120,23 @@ func (c Config) Parameters() int64 {
 	return n
 }
 
-// FLOPsPerToken returns the floating-point operations that training takes per token in rows of seq tokens, forward and backward:
-//
-//	6 N + 6 Layers Heads HeadDim seq
-//
-// N counts the weights that multiply, so not the input embedding, which is looked up; a tied matrix multiplies as the head. A
-// weight takes 2 operations forward and 4 backward. The second term is the two products of causal attention, of whose seq x seq
-// scores half exist; the count of Chowdhery et al. 2022 (PaLM, arXiv 2204.02311, appendix B) has 12 there. Recomputation is not
-// counted: it is a cost, not work done.
-func (c Config) FLOPsPerToken(seq int) float64 {
+// MultiplyingWeights returns the number of parameters that every token is multiplied with: all but the input embedding, which is
+// looked up; a tied matrix multiplies as the head.
+func (c Config) MultiplyingWeights() int64 {
 	n := c.Parameters()
 	if !c.TieEmbeddings {
 		n -= int64(c.Vocab) * int64(c.Dim)
 	}
-	return 6*float64(n) + 6*float64(c.Layers)*float64(c.Heads*c.HeadDim)*float64(seq)
+	return n
+}
+
+// FLOPsPerToken returns the floating-point operations that training takes per token in rows of seq tokens, forward and backward:
+//
+//	6 N + 6 Layers Heads HeadDim seq
+//
+// N are the weights that multiply; each takes 2 operations forward and 4 backward. The second term is the two products of causal
+// attention, of whose seq x seq scores half exist; the count of Chowdhery et al. 2022 (PaLM, arXiv 2204.02311, appendix B) has 12
+// there. Recomputation is not counted: it is a cost, not work done.
+func (c Config) FLOPsPerToken(seq int) float64 {
+	return 6*float64(c.MultiplyingWeights()) + 6*float64(c.Layers)*float64(c.Heads*c.HeadDim)*float64(seq)
 }

@@ -4,6 +4,7 @@
     python scripts/peer/compare.py                                  meap-0.1b in three forms, best of five
     python scripts/peer/compare.py --work meap-nano/64x2/fp32 --rounds 1 --steps 2 --warmup 1
     python scripts/peer/compare.py --memory 1024,2048,4096,8192,16384
+    python scripts/peer/compare.py --decode
 
 A piece of work is PRESET/SEQxROWS/DTYPE. In each round every system runs once, in a process of its own: meap, PyTorch as it is, and
 PyTorch with torch.compile. A system's speed is the median step of its best round, its memory that of its smallest; with --best-step
@@ -12,6 +13,9 @@ stands what exceeds 16 bytes per parameter, which weights, gradients and the two
 
 --memory measures meap alone: what a token of a longer row adds to the peak, (peak(T) - peak(64)) / T, for two layers of meap-0.1b and
 the rows' lengths T that it is given. Attention that kept scores of T x T, or anything else that grows faster than the row, would show.
+
+--decode measures meap alone as well: generation with meap-0.1b, one sequence, beside the bandwidth at which the same threads read a
+large array in the same process.
 
 Nothing else should run on the machine. Needs Go (or --meap PROGRAM) and, for this Python, requirements.txt; torch.compile needs a
 C++ compiler.
@@ -120,7 +124,8 @@ def main():
     p.add_argument("--work", action="append", metavar="PRESET/SEQxROWS/DTYPE", help="piece of work, repeat for more")
     p.add_argument("--systems", default=",".join(SYSTEMS), help="meap and its peers eager, compiled (%(default)s)")
     p.add_argument("--memory", metavar="T,T,...", help="measure memory per token at these lengths instead")
-    p.add_argument("--dtype", default="fp32", help="fp32 or bf16, with --memory (%(default)s)")
+    p.add_argument("--decode", action="store_true", help="measure generation instead")
+    p.add_argument("--dtype", default="fp32", help="fp32 or bf16, with --memory and --decode (%(default)s)")
     p.add_argument("--best-step", action="store_true", help="compare the fastest steps, not the median ones")
     p.add_argument("--rounds", type=int, default=5, help="runs of each (%(default)s)")
     p.add_argument("--steps", type=int, default=8, help="steps that are timed (%(default)s)")
@@ -151,10 +156,34 @@ def main():
         p.error(f"--work: {e}")
 
     with tempfile.TemporaryDirectory() as folder:
-        if (lengths or "meap" in systems) and not a.meap:
+        if (lengths or a.decode or "meap" in systems) and not a.meap:
             a.meap = os.path.join(folder, "meap")
             subprocess.run(["go", "build", "-o", a.meap, "./cmd/meap"], cwd=HERE.parent.parent, check=True)
+        if a.decode:
+            sys.exit(decode(a))
         sys.exit(memory(a, lengths) if lengths else compare(a, systems, works))
+
+
+def run_meap(run):
+    """The JSON that a run of meap ends with, or None where it failed."""
+    done = subprocess.run(run, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{' '.join(run)}\nended with {done.returncode}:\n{done.stderr[-2000:]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def decode(a):
+    """Prints the rate of generation in each round, and what share of the read bandwidth it is."""
+    rows = [["round", "dtype", "prompt tokens/s", "tokens/s", "GB/s", "can be read", "share"]]
+    for n in range(a.rounds):
+        r = run_meap([a.meap, "bench", "decode", "--json", "--preset", "meap-0.1b", "--dtype", a.dtype, "--device", "cpu", "--threads", str(a.threads)])
+        if r is None:
+            return 1
+        rows.append([str(n + 1), a.dtype, f"{r['prompt_tokens_per_s']:,.1f}", f"{r['tokens_per_s']:,.1f}", f"{r['gb_per_s']:.1f}",
+                     f"{r['read_gb_per_s']:.1f}", f"{r['share']:.2f}"])
+    print(table(rows))
+    return 0
 
 
 def memory(a, lengths):
@@ -164,11 +193,10 @@ def memory(a, lengths):
         run = [a.meap, "bench", "train", "--json", "--recompute", "none", "--preset", "meap-0.1b", "--set", "model.layers=2", "--set",
                f"model.max_seq={max(lengths)}", "--seq", str(seq), "--micro-batch", "1", "--dtype", a.dtype, "--device", "cpu", "--steps", "1",
                "--warmup", "0", "--threads", str(a.threads)]
-        done = subprocess.run(run, capture_output=True, text=True)
-        if done.returncode:
-            print(f"{' '.join(run)}\nended with {done.returncode}:\n{done.stderr[-2000:]}", file=sys.stderr)
+        result = run_meap(run)
+        if result is None:
             return 1
-        peaks[seq] = json.loads(done.stdout.strip().splitlines()[-1])["peak_bytes"]
+        peaks[seq] = result["peak_bytes"]
     per_token = {t: (peaks[t] - peaks[MEMORY_BASE]) / t for t in lengths}
     rows = [["row", "dtype", "peak MiB", "KiB per token"]]
     rows += [[str(t), a.dtype, f"{peaks[t] / 2**20:,.0f}", f"{per_token[t] / 2**10:,.1f}"] for t in lengths]

@@ -55,21 +55,41 @@ func (t *tiles) peak(repeats int) float64 {
 	return float64(repeats/lanes) * lanes * 2 * 16
 }
 
+// bandwidthElems are more floats than any cache holds; they are copied or read in pieces.
+const (
+	bandwidthElems  = 64 << 20
+	bandwidthPieces = 4096
+)
+
+// written returns that many floats that were written once: memory that never was is one page of zeros, read from the cache.
+func written() []float32 {
+	x := make([]float32, bandwidthElems)
+	for i := range x {
+		x[i] = 1
+	}
+	return x
+}
+
 // PeakBandwidth measures how many bytes per second all threads together read and write at most when they copy arrays that are
 // larger than the caches.
 func (k *Kernels) PeakBandwidth() float64 {
-	const elems, pieces = 32 << 20, 64
-	from, to := make([]float32, elems), make([]float32, elems)
-	for i := range from {
-		from[i] = 1 // memory that was never written is one page of zeros, read from the cache
-	}
-	run := func(item, _ int) {
-		lo, hi := item*(elems/pieces), (item+1)*(elems/pieces)
-		copy(to[lo:hi], from[lo:hi])
-	}
+	from, to := written(), make([]float32, bandwidthElems)
+	return k.bandwidth(2, func(_, lo, hi int) { copy(to[lo:hi], from[lo:hi]) })
+}
+
+// PeakReadBandwidth measures how many bytes per second all threads together read at most from an array that is larger than the
+// caches, looking for its largest element.
+func (k *Kernels) PeakReadBandwidth() float64 {
+	x, tops := written(), make([]float32, bandwidthPieces)
+	return k.bandwidth(1, func(item, lo, hi int) { tops[item] = k.Max(x[lo:hi]) })
+}
+
+func (k *Kernels) bandwidth(times float64, work func(item, lo, hi int)) float64 {
+	const piece = bandwidthElems / bandwidthPieces
+	run := func(item, _ int) { work(item, item*piece, (item+1)*piece) }
 	return k.best(func() float64 {
-		k.pool.Run(pieces, run)
-		return 2 * 4 * elems
+		k.pool.Run(bandwidthPieces, run)
+		return times * 4 * bandwidthElems
 	})
 }
 
