@@ -37,7 +37,7 @@ add() {
   compile "$@" &
   pids+=($!)
 }
-for f in block driver kernels; do add "$out/$f.o" "$here/src/$f.cpp"; done
+for f in block driver memory streams launches kernels; do add "$out/$f.o" "$here/src/$f.cpp"; done
 for f in "$csrc"/*.cu; do
   [ -e "$f" ] || { echo "build.sh: no kernels in $csrc" >&2; exit 1; }
   add "$out/k_$(basename "$f" .cu).o" "$f" -DMEAP_EMULATE -Wno-unknown-pragmas -Wno-unused -fno-strict-aliasing -include emu.h -x c++
