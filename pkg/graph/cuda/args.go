@@ -22,6 +22,8 @@ const (
 	gradKVTile128  = 64  // MEAP_GRAD_KV_TILE_128
 	tensorThreads  = 128 // MEAP_TENSOR_THREADS
 	generalThreads = 256 // MEAP_GENERAL_THREADS
+
+	productTile = 64 // MEAP_PRODUCT_TILE
 )
 
 type fillArgs struct {
@@ -56,9 +58,9 @@ type swiGLUGradArgs struct {
 }
 
 type biasArgs struct {
-	bias, y    addr
+	bias, x, y addr
 	n          int64
-	width, add int32
+	width      int32
 }
 
 type roPEArgs struct {
@@ -173,4 +175,11 @@ type cachedAttentionArgs struct {
 	q, kcache, vcache, past, out, partial                 addr
 	batch, seq, heads, kvHeads, headDim, capacity, splits int32
 	scale                                                 float32
+}
+
+type productArgs struct {
+	a, b, d                      addr
+	aRow, aColumn, bRow, bColumn int64
+	m, n, k                      int32
+	beta                         float32
 }

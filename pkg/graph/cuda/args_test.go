@@ -21,6 +21,7 @@ var mirrors = map[string]any{
 	"StepReportArgs": stepReportArgs{}, "CrossEntropyArgs": crossEntropyArgs{}, "SortArgs": sortArgs{}, "EmbeddingGradArgs": embeddingGradArgs{},
 	"AttentionSpansArgs": attentionSpansArgs{}, "AttentionArgs": attentionArgs{}, "AttentionDeltaArgs": attentionDeltaArgs{},
 	"AttentionGradArgs": attentionGradArgs{}, "CacheWriteArgs": cacheWriteArgs{}, "CachedAttentionArgs": cachedAttentionArgs{},
+	"ProductArgs": productArgs{},
 }
 
 func header(t *testing.T) string {
@@ -106,7 +107,7 @@ func TestConstantsMatchTheHeader(t *testing.T) {
 		"MEAP_BLOCK": blockThreads, "MEAP_NORM_CHUNK": normChunk, "MEAP_SORT_BITS": sortBits, "MEAP_SORT_TILE": sortTile, "MEAP_SPAN": spanQueries,
 		"MEAP_FORWARD_TILE_64": forwardTile64, "MEAP_FORWARD_TILE_128": forwardTile128, "MEAP_GRAD_Q_TILE_64": gradQTile64,
 		"MEAP_GRAD_Q_TILE_128": gradQTile128, "MEAP_GRAD_KV_TILE_64": gradKVTile64, "MEAP_GRAD_KV_TILE_128": gradKVTile128,
-		"MEAP_TENSOR_THREADS": tensorThreads, "MEAP_GENERAL_THREADS": generalThreads,
+		"MEAP_TENSOR_THREADS": tensorThreads, "MEAP_GENERAL_THREADS": generalThreads, "MEAP_PRODUCT_TILE": productTile,
 	} {
 		m := regexp.MustCompile(`#define ` + name + ` (\d+)`).FindStringSubmatch(text)
 		if m == nil {

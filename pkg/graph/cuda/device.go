@@ -215,7 +215,9 @@ func (d *Device) Close() {
 		C.meap_stream_sync(d.ctx, d.copies)
 	}
 	for _, plan := range d.plans {
-		C.meap_lt_plan_free(d.lt, plan)
+		if plan != nil {
+			C.meap_lt_plan_free(d.lt, plan)
+		}
 	}
 	if d.lt != nil {
 		C.meap_lt_destroy(d.lt)

@@ -268,6 +268,35 @@ func TestCaptureFails(t *testing.T) {
 	}
 }
 
+// A cuBLASLt that has no algorithm for rows of odd length leaves those products to a kernel, which is said once for each.
+func TestProductsWithoutAnAlgorithm(t *testing.T) {
+	needEmulated(t)
+	t.Setenv("MEAP_FAKE_LT_ALIGN", "8")
+	skip := map[string]string{}
+	for _, s := range []graph.Spec{graph.ColumnSum{}, graph.RMSNorm{}, graph.RMSNormGrad{}, graph.RoPE{}, graph.Attention{}, graph.AttentionGrad{}, graph.CachedAttention{},
+		graph.Add{}, graph.SwiGLU{}, graph.SwiGLUGrad{}, graph.Embedding{}, graph.EmbeddingGrad{}, graph.WeightedSum{}, graph.WeightedSumGrad{}, graph.Accumulate{},
+		graph.GradNorm{}, graph.StepReport{}, graph.AdamW{}, graph.Cast{}} {
+		skip[graph.Kind(s)] = "has no product"
+	}
+	for name, storage := range map[string]graph.Dtype{"fp32 activations": graph.F32, "bf16 activations": graph.BF16} {
+		t.Run(name, func(t *testing.T) {
+			seen := map[string]bool{}
+			d := openWith(t, Options{Warn: func(text string) {
+				if seen[text] || !strings.Contains(text, "slower") || !strings.Contains(text, "multiples of 8") {
+					t.Errorf("warning: %s", text)
+				}
+				seen[text] = true
+			}})
+			graphtest.Conformance(t, d, graphtest.Options{Seed: 6, Together: together(), Storage: storage, Skip: skip})
+			for _, form := range []string{"nt", "nn", "tn"} {
+				if !strings.Contains(fmt.Sprint(seen), "the product "+form) {
+					t.Errorf("no product %s was refused", form)
+				}
+			}
+		})
+	}
+}
+
 // Streams that run only when somebody waits for them find what is read before it was waited for.
 func TestConformanceLazy(t *testing.T) {
 	needEmulated(t)

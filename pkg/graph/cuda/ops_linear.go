@@ -11,31 +11,34 @@ import (
 // whole says that the addresses of a product's operands are those of whole tensors.
 var whole = [3]int{alignment, alignment, alignment}
 
-// bias returns what writes a bias into the rows of y [n, width], or adds it to them.
-func (d *Device) bias(y graph.Desc, add bool) func(bias, y addr) error {
-	name, a := "bias"+suffix(y.Dtype), &biasArgs{n: int64(y.Shape[0]), width: int32(y.Shape[1])}
-	if add {
-		a.add = 1
+// bias returns what writes y [n, width], the sum of x in fp32 and a bias; without an address of x, the bias alone.
+func (d *Device) bias(y graph.Desc) func(bias, x, y addr) error {
+	name, a := "bias_f32", &biasArgs{n: int64(y.Shape[0]), width: int32(y.Shape[1])}
+	if y.Dtype == graph.BF16 {
+		name = "bias_f32_bf16"
 	}
 	elems := y.Elems()
-	return func(bias, y addr) error {
-		a.bias, a.y = bias, y
+	return func(bias, x, y addr) error {
+		a.bias, a.x, a.y = bias, x, y
 		return d.launch(name, d.elements(elems), blockThreads, 0, unsafe.Pointer(a))
 	}
 }
 
+// linear adds a product in fp32 to its bias. A result in bf16 is rounded once: with a bias, the product is fp32 at first.
 func (d *Device) linear(s graph.Linear, in, out []graph.Desc) (graph.Kernel, error) {
-	t := operands(s.Precision)
+	t, y := operands(s.Precision), out[0]
 	var l layout
 	x, w := d.convert(&l, in[0], t), d.convert(&l, in[1], t)
-	multiply, err := d.multiply(product{form: nt, m: in[0].Shape[0], n: in[1].Shape[0], k: in[0].Shape[1], in: t, out: out[0].Dtype, aligned: whole})
+	p := product{form: nt, m: in[0].Shape[0], n: in[1].Shape[0], k: in[0].Shape[1], in: t, out: y.Dtype, aligned: whole}
+	before, after, at := s.Bias && y.Dtype == graph.F32, s.Bias && y.Dtype == graph.BF16, 0
+	if after {
+		p.out, at = graph.F32, l.add(4*y.Elems())
+	}
+	multiply, err := d.multiply(p)
 	if err != nil {
 		return nil, err
 	}
-	// A product in fp32 is added to its bias, which rounds once less; in bf16 the bias is added to the product, whose sum is then
-	// rounded no more often than the product.
-	before := s.Bias && out[0].Dtype == graph.F32
-	bias := d.bias(out[0], !before)
+	bias := d.bias(y)
 	return func(in, out []graph.Buffer) error {
 		xs, err := x.read(in[0])
 		if err != nil {
@@ -45,18 +48,21 @@ func (d *Device) linear(s graph.Linear, in, out []graph.Desc) (graph.Kernel, err
 		if err != nil {
 			return err
 		}
-		beta := float32(0)
+		dst, beta := out[0].Addr, float32(0)
 		if before {
 			beta = 1
-			if err := bias(in[2].Addr, out[0].Addr); err != nil {
+			if err := bias(in[2].Addr, 0, dst); err != nil {
 				return err
 			}
 		}
-		if err := multiply(xs, ws, out[0].Addr, beta); err != nil {
+		if after {
+			dst = d.scratch + addr(at)
+		}
+		if err := multiply(xs, ws, dst, beta); err != nil {
 			return err
 		}
-		if s.Bias && !before {
-			return bias(in[2].Addr, out[0].Addr)
+		if after {
+			return bias(in[2].Addr, dst, out[0].Addr)
 		}
 		return nil
 	}, d.reserve(s, l.bytes)

@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"fmt"
+	"unsafe"
 
 	"meap/pkg/graph"
 )
@@ -37,8 +38,6 @@ const (
 	tn
 )
 
-func (f form) String() string { return [...]string{"nt", "nn", "tn"}[f] }
-
 func cudaType(t graph.Dtype) C.int {
 	if t == graph.BF16 {
 		return 14 // CUDA_R_16BF
@@ -46,7 +45,11 @@ func cudaType(t graph.Dtype) C.int {
 	return 0 // CUDA_R_32F
 }
 
-// plan chooses an algorithm for a product, once for each.
+func (p product) String() string {
+	return fmt.Sprintf("%v %dx%dx%d of %v", [...]string{"nt", "nn", "tn"}[p.form], p.m, p.n, p.k, p.in)
+}
+
+// plan chooses an algorithm for a product, once for each; nil where cuBLASLt has none.
 func (d *Device) plan(p product) (*C.meap_lt_plan, error) {
 	if plan, ok := d.plans[p]; ok {
 		return plan, nil
@@ -66,20 +69,23 @@ func (d *Device) plan(p product) (*C.meap_lt_plan, error) {
 	}
 	var plan *C.meap_lt_plan
 	if st := C.meap_lt_plan_new(d.lt, d.ctx, &c, &plan); st != 0 {
-		return nil, fmt.Errorf("plan the product %v %dx%dx%d of %v: %w", p.form, p.m, p.n, p.k, p.in, ltError(st))
-	}
-	if plan == nil {
-		return nil, fmt.Errorf("cuBLASLt (%s) has no algorithm for the product %v %dx%dx%d of %v", d.ltPath, p.form, p.m, p.n, p.k, p.in)
+		return nil, fmt.Errorf("plan the product %v: %w", p, ltError(st))
 	}
 	d.plans[p] = plan
 	return plan, nil
 }
 
-// multiply returns what queues a product: d = a b, added to d if beta is 1.
+// multiply returns what queues a product: d = a b, added to d if beta is 1. Where cuBLASLt has no algorithm, as it may for sizes that
+// are no multiples of 8, a slower kernel of our own computes it.
 func (d *Device) multiply(p product) (func(a, b, dst uintptr, beta float32) error, error) {
 	plan, err := d.plan(p)
 	if err != nil {
 		return nil, err
+	}
+	if plan == nil {
+		d.warnOnce(fmt.Errorf("cuBLASLt (%s) has no algorithm for the product %v; it is computed without tensor cores, which is slower: "+
+			"make the model's sizes multiples of 8", d.ltPath, p))
+		return d.multiplyAnyhow(p), nil
 	}
 	return func(a, b, dst uintptr, beta float32) error {
 		if d.lost != nil {
@@ -87,10 +93,30 @@ func (d *Device) multiply(p product) (func(a, b, dst uintptr, beta float32) erro
 		}
 		st := C.meap_lt_run(d.lt, d.ctx, plan, C.uint64_t(b), C.uint64_t(a), C.float(beta), C.uint64_t(dst), C.uint64_t(d.workspace), workspaceBytes, d.compute)
 		if st != 0 {
-			return fmt.Errorf("queue the product %v %dx%dx%d of %v: %w", p.form, p.m, p.n, p.k, p.in, ltError(st))
+			return fmt.Errorf("queue the product %v: %w", p, ltError(st))
 		}
 		return nil
 	}, nil
+}
+
+// multiplyAnyhow is multiply by a kernel that takes any shape and alignment.
+func (d *Device) multiplyAnyhow(p product) func(a, b, dst uintptr, beta float32) error {
+	name := "product" + suffix(p.in)
+	if p.in != p.out {
+		name += suffix(p.out)
+	}
+	a := &productArgs{m: int32(p.m), n: int32(p.n), k: int32(p.k), aRow: int64(p.k), aColumn: 1, bRow: int64(p.n), bColumn: 1}
+	switch p.form {
+	case nt:
+		a.bRow, a.bColumn = 1, int64(p.k)
+	case tn:
+		a.aRow, a.aColumn = 1, int64(p.m)
+	}
+	g := grid{x: ceilDiv(p.n, productTile), y: ceilDiv(p.m, productTile)}
+	return func(x, y, dst uintptr, beta float32) error {
+		a.a, a.b, a.d, a.beta = x, y, dst, beta
+		return d.launch(name, g, blockThreads, 0, unsafe.Pointer(a))
+	}
 }
 
 // ltError names a cublasStatus_t.

@@ -54,12 +54,13 @@ typedef struct {
     long long n;
 } SwiGLUGradArgs;
 
-// bias_f32, bias_bf16: y [n, width] T = bias [width] fp32, added to y if add.
+// bias_f32, bias_f32_bf16: y [n, width] = x [n, width] fp32 + bias [width] fp32; without x (null) the bias alone. y is of the last
+// type in the name; bias_f32 in place.
 typedef struct {
-    const float *bias;
+    const float *bias, *x;
     void *y;
     long long n;
-    int width, add;
+    int width;
 } BiasArgs;
 
 // rope_f32, rope_bf16: x [n, width] T, cos and sin [positions, half] fp32, pos [n] -> y [n, width] T; width is a multiple of
@@ -309,6 +310,20 @@ typedef struct {
 #define MEAP_GENERAL_FORWARD_SHARED(tile, d) (4 * (tile) * (3 * ((d) + 1) + (tile) + 1))
 #define MEAP_GENERAL_GRAD_SHARED(tile, d) (4 * (tile) * (4 * ((d) + 1) + 2 * ((tile) + 1)))
 
+// ---- Products that cuBLASLt has no algorithm for.
+
+// product_f32, product_bf16, product_bf16_f32: d [m, n] = a b + beta d, summed in fp32; a and b of the first type in the name, d, which
+// is packed, of the last. Element (i, p) of a is at a_row * i + a_column * p, element (p, j) of b at b_row * p + b_column * j.
+// grid (ceil(n / MEAP_PRODUCT_TILE), ceil(m / MEAP_PRODUCT_TILE)), block MEAP_BLOCK.
+#define MEAP_PRODUCT_TILE 64
+typedef struct {
+    const void *a, *b;
+    void *d;
+    long long a_row, a_column, b_row, b_column;
+    int m, n, k;
+    float beta;
+} ProductArgs;
+
 // Every kernel: X(name without meap_, its arguments).
 #define MEAP_KERNELS(X) \
     X(fill_f32, FillArgs) \
@@ -323,7 +338,7 @@ typedef struct {
     X(swiglu_grad_f32, SwiGLUGradArgs) \
     X(swiglu_grad_bf16, SwiGLUGradArgs) \
     X(bias_f32, BiasArgs) \
-    X(bias_bf16, BiasArgs) \
+    X(bias_f32_bf16, BiasArgs) \
     X(rope_f32, RoPEArgs) \
     X(rope_bf16, RoPEArgs) \
     X(embedding_f32, EmbeddingArgs) \
@@ -381,6 +396,9 @@ typedef struct {
     X(cached_attention_f32, CachedAttentionArgs) \
     X(cached_attention_bf16, CachedAttentionArgs) \
     X(cached_attention_f32_wide, CachedAttentionArgs) \
-    X(cached_attention_bf16_wide, CachedAttentionArgs)
+    X(cached_attention_bf16_wide, CachedAttentionArgs) \
+    X(product_f32, ProductArgs) \
+    X(product_bf16, ProductArgs) \
+    X(product_bf16_f32, ProductArgs)
 
 #endif

@@ -104,28 +104,30 @@ MEAP_DEVICE void swiglu_grad(const SwiGLUGradArgs &a) {
 MEAP_BOTH(swiglu_grad, SwiGLUGradArgs, MEAP_BLOCK)
 
 // A vector lies in one row only if the width is a multiple of its own; otherwise the element-wise loads look up each column.
-template <typename T>
+template <typename D>
 MEAP_DEVICE void bias(const BiasArgs &a) {
-    T *y = (T *)a.y;
+    const int V = Vec<D>::width;
+    D *y = (D *)a.y;
     const long long n = a.n * a.width;
-    const bool rows = a.width % Vec<T>::width == 0, whole = rows && aligned16(y) && aligned16(a.bias);
-    for (long long i = first_vector<T>(); i < n; i += vector_stride<T>()) {
-        float f[Vec<T>::width], b[Vec<T>::width];
+    const bool rows = a.width % V == 0, whole = rows && aligned16(y) && aligned16(a.x) && aligned16(a.bias);
+    for (long long i = first_vector<D>(); i < n; i += vector_stride<D>()) {
+        float x[V], b[V];
         const int c = (int)(i % a.width);
         if (rows) {
-            load_floats<Vec<T>::width>(a.bias, c, a.width, whole, b);
+            load_floats<V>(a.bias, c, a.width, whole, b);
         } else {
-            for (int j = 0; j < Vec<T>::width; j++) b[j] = a.bias[(c + j) % a.width];
+            for (int j = 0; j < V; j++) b[j] = a.bias[(c + j) % a.width];
         }
-        if (a.add) {
-            unpack(y, load16(y, i, n, whole), f);
+        if (a.x != 0) {
+            load_floats<V>(a.x, i, n, whole, x);
 #pragma unroll
-            for (int j = 0; j < Vec<T>::width; j++) b[j] += f[j];
+            for (int j = 0; j < V; j++) b[j] += x[j];
         }
         store16(y, i, n, whole, pack(y, b));
     }
 }
-MEAP_BOTH(bias, BiasArgs, MEAP_BLOCK)
+extern "C" __global__ void __launch_bounds__(MEAP_BLOCK) meap_bias_f32(const BiasArgs a) { bias<float>(a); }
+extern "C" __global__ void __launch_bounds__(MEAP_BLOCK) meap_bias_f32_bf16(const BiasArgs a) { bias<bf16>(a); }
 
 // A thread turns the pairs of one vector of a head's first half with the vector of its second half.
 template <typename T>

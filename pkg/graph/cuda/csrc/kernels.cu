@@ -9,4 +9,5 @@
 #include "attention_forward.cu"
 #include "attention_backward.cu"
 #include "attention_cached.cu"
+#include "product.cu"
 #endif

@@ -33,7 +33,7 @@ func TestKernels(t *testing.T) {
 	if out, err := exec.Command("g++", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, name := range []string{"elementwise", "rows", "embedding", "update", "attention", "cached_attention"} {
+	for _, name := range []string{"elementwise", "rows", "embedding", "update", "attention", "cached_attention", "product"} {
 		for _, seed := range []string{"", "7"} { // a seed shuffles warps and lanes
 			t.Run(name+seed, func(t *testing.T) {
 				cmd := exec.Command(program, name)

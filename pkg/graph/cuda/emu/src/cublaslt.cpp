@@ -247,6 +247,13 @@ API int cublasLtMatmulPreferenceSetAttribute(Preference *p, int attribute, const
   return refuse(NOT_SUPPORTED, "preference %d", attribute);
 }
 
+// misaligned holds for bf16 rows that do not begin at multiples of MEAP_FAKE_LT_ALIGN elements, if that is set.
+static bool misaligned(const Layout &l) {
+  const char *knob = getenv("MEAP_FAKE_LT_ALIGN");
+  int64_t n = knob ? atol(knob) : 0;
+  return n > 0 && l.type == R_16BF && l.ld % n != 0;
+}
+
 // The heuristic gives one algorithm. It wants half of the workspace that it may have, and the alignment that was promised.
 API int cublasLtMatmulAlgoGetHeuristic(void *handle, const Desc *d, const Layout *a, const Layout *b, const Layout *c, const Layout *o,
                                        const Preference *p, int count, Heuristic *results, int *n) {
@@ -254,6 +261,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void *handle, const Desc *d, const Layout
   if (!handle || count < 1) return INVALID_VALUE;
   if (meap_fake_told_to_fail("cublasLtMatmulAlgoGetHeuristic", NOT_SUPPORTED)) return NOT_SUPPORTED;
   if (int r = check(*d, *a, *b, *c, *o)) return r;
+  if (misaligned(*a) || misaligned(*b) || misaligned(*o)) return NOT_SUPPORTED;
   memset(results, 0, sizeof *results);
   results->algorithm.magic = 0x6d656170;
   results->algorithm.workspace = results->workspace = p ? p->workspace / 2 : 0;

@@ -70,14 +70,18 @@ static void swiglu(size_t n, bool half) {
 
 static void bias(size_t rows, size_t width, bool half) {
     where = "bias " + std::to_string(rows) + "x" + std::to_string(width) + suffix(half);
-    Numbers b = random(width), y = random(rows * width), all(rows * width), sum(rows * width);
-    Tensor tb(width, false), ty(rows * width, half), added(rows * width, half);
-    tb.set(b), added.set(y);
-    for (size_t i = 0; i < rows * width; i++) all[i] = b[i % width], sum[i] = y[i] + b[i % width];
-    launch_elements(std::string("bias") + suffix(half), BiasArgs{tb, ty, (long long)rows, (int)width, 0}, rows * width);
-    compare("broadcast", ty.numbers(), all, unit(half));
-    launch_elements(std::string("bias") + suffix(half), BiasArgs{tb, added, (long long)rows, (int)width, 1}, rows * width);
+    const std::string name = half ? "bias_f32_bf16" : "bias_f32";
+    Numbers b = random(width), x = random(rows * width), all(rows * width), sum(rows * width);
+    Tensor tb(width, false), tx(rows * width, false), alone(rows * width, half), added(rows * width, half);
+    tb.set(b), tx.set(x);
+    for (size_t i = 0; i < rows * width; i++) all[i] = b[i % width], sum[i] = x[i] + b[i % width];
+    launch_elements(name, BiasArgs{tb, nullptr, alone, (long long)rows, (int)width}, rows * width);
+    compare("broadcast", alone.numbers(), all, unit(half));
+    launch_elements(name, BiasArgs{tb, tx, added, (long long)rows, (int)width}, rows * width);
     compare("added", added.numbers(), sum, unit(half));
+    if (half) return;
+    launch_elements(name, BiasArgs{tb, tx, tx, (long long)rows, (int)width}, rows * width);
+    compare("in place", tx.numbers(), sum, unit(half));
 }
 
 static void rope(size_t rows, size_t heads, size_t halves, bool inverse, bool half) {

@@ -188,13 +188,14 @@ void test_embedding();
 void test_update();
 void test_attention();
 void test_cached_attention();
+void test_product();
 
 int main(int argc, char **argv) {
     const struct {
         const char *name;
         void (*run)();
     } tests[] = {{"elementwise", test_elementwise}, {"rows", test_rows}, {"embedding", test_embedding}, {"update", test_update},
-                 {"attention", test_attention}, {"cached_attention", test_cached_attention}};
+                 {"attention", test_attention}, {"cached_attention", test_cached_attention}, {"product", test_product}};
     int ran = 0;
     for (auto &t : tests) {
         if (argc > 1 && strcmp(argv[1], t.name)) continue;
