@@ -56,11 +56,11 @@ func (f *runFlags) open(c *cobra.Command, cfg *config.Config) (*training, error)
 
 // refuse says before the data is prepared what can be known before that.
 func (f *runFlags) refuse(cfg *config.Config, model transformer.Config) error {
-	plan, err := trainer.PlanMemory(model, cfg.Trainer)
+	plan, err := trainer.PlanMemory(model, cfg.Trainer, setup.Planner(cfg.Trainer))
 	if err != nil {
 		return err
 	}
-	if err := setup.CheckMemory(cfg.Trainer, plan); err != nil {
+	if err := setup.CheckMemory(model, cfg.Trainer, plan); err != nil {
 		return err
 	}
 	return trainer.CheckResume(f.output, f.resume)

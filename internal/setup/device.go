@@ -22,10 +22,10 @@ func Device(t trainer.Config) (graph.Device, func(), error) {
 	misuse := func(err error) error {
 		return &config.Error{Problems: []error{fmt.Errorf("trainer.device = %q: %w", t.Device, err)}}
 	}
-	if number, isCUDA := strings.CutPrefix(t.Device, "cuda"); isCUDA {
-		ordinal, err := strconv.Atoi(strings.TrimPrefix(number, ":"))
-		if err != nil && number != "" {
-			return nil, nil, misuse(fmt.Errorf("%q is no number of a GPU; the first is cuda:0", number))
+	if strings.HasPrefix(t.Device, "cuda") {
+		ordinal, err := ordinalOf(t.Device)
+		if err != nil {
+			return nil, nil, misuse(err)
 		}
 		d, closeDevice, err := openGPU(ordinal)
 		if errors.Is(err, errNotBuilt) {
@@ -45,6 +45,19 @@ func Device(t trainer.Config) (graph.Device, func(), error) {
 		return nil, nil, &config.Error{Problems: []error{fmt.Errorf("trainer.cpu_isa = %q: %w", t.CPUISA, err)}}
 	}
 	return d, d.Close, nil
+}
+
+// ordinalOf returns the number of a GPU by its name, cuda or cuda:N; auto takes the first.
+func ordinalOf(device string) (int, error) {
+	number := strings.TrimPrefix(device, "cuda")
+	if number == "" || device == trainer.Auto {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(number, ":"))
+	if err != nil {
+		return 0, fmt.Errorf("%q is no number of a GPU; the first is cuda:0", number)
+	}
+	return n, nil
 }
 
 // takesGPU says whether Device takes a GPU for a value of trainer.device.

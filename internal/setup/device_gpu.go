@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"meap/pkg/graph"
 	"meap/pkg/graph/cuda"
@@ -22,7 +23,19 @@ func openGPU(ordinal int) (graph.Device, func(), error) {
 // noGPU says that an error is no more than a machine without a GPU.
 func noGPU(err error) bool { return errors.Is(err, cuda.ErrNoDriver) }
 
+// probe looks at the GPUs once: making a context takes a part of a second.
+var probe = sync.OnceValue(cuda.Probe)
+
 func gpuWorks() bool {
-	r := cuda.Probe()
+	r := probe()
 	return len(r.GPUs) > 0 && r.GPUs[0].Problem == "" && r.Problem == ""
+}
+
+// gpuFree returns the free memory of a GPU, 0 where that is not known.
+func gpuFree(device string) int64 {
+	r := probe()
+	if n, err := ordinalOf(device); err == nil && n < len(r.GPUs) {
+		return r.GPUs[n].FreeBytes
+	}
+	return 0
 }

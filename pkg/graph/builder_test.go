@@ -223,7 +223,7 @@ func TestStockOperators(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.Plan(graph.Options{}, z); err == nil || !strings.Contains(err.Error(), "Builder") {
+		if _, err := n.Plan(nil, graph.Options{}, z); err == nil || !strings.Contains(err.Error(), "Builder") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

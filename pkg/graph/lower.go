@@ -66,6 +66,14 @@ func (l *lowered) add(v value) int {
 	return len(l.values) - 1
 }
 
+func (l *lowered) descs(values []int) []Desc {
+	out := make([]Desc, len(values))
+	for i, v := range values {
+		out[i] = l.values[v].desc
+	}
+	return out
+}
+
 func (l *lowered) node(n *Node) error {
 	in := children(n)
 	args := make([]int, len(in))

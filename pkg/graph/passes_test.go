@@ -43,7 +43,7 @@ func TestAccumulateIsFused(t *testing.T) {
 	if kinds := kindsOf(t, p); kinds["Accumulate"] != 0 {
 		t.Errorf("operators %v: every gradient of a weight can be added by its own operator", kinds)
 	}
-	unfused, err := plain.Plan(graph.Options{}, grads...)
+	unfused, err := plain.Plan(nil, graph.Options{}, grads...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestRecompute(t *testing.T) {
 func TestRecomputeGrowsByCheckpoints(t *testing.T) {
 	arena := func(layers int, recompute bool) int {
 		n, roots, _ := accumulated(t, layers)
-		p, err := n.Plan(graph.Options{Recompute: recompute}, roots...)
+		p, err := n.Plan(nil, graph.Options{Recompute: recompute}, roots...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,7 +12,20 @@ type Plan struct {
 	Inputs   []Desc // the inputs, in the order of Names
 	Names    []string
 	Kernels  int   // operators per run
+	Own      int   // bytes that kernels keep for themselves, by a Planner
+	Scratch  int   // bytes that kernels share with those of all programs of the device, by a Planner
 	offset   []int // by value: its place in the arena, -1 for what no instruction makes (any more)
+}
+
+// Planner stands for a device that need not be there: it knows what such a device would do with a graph.
+type Planner interface {
+	// Storage is that of Storer.
+	Storage(p Precision) Dtype
+	// KernelBytes returns the memory that an operator's kernel takes beside its operands and results: what it keeps, and what it needs of
+	// the memory that all kernels share, of which there is as much as the most that one needs.
+	KernelBytes(op Spec, in, out []Desc) (own, scratch int)
+	// DeviceBytes returns the memory that the device takes for itself.
+	DeviceBytes() int
 }
 
 // InputBytes returns the bytes of all inputs together.

@@ -45,8 +45,8 @@ func (b *Builder) Checkpoint(x *Node) *Node {
 	return x
 }
 
-// prepare lowers the graph for a device, nil where there is none yet.
-func (b *Builder) prepare(dev Device, o Options, roots []*Node) (*lowered, *Plan, error) {
+// prepare lowers the graph for a device that stores activations as storage says; nil leaves them.
+func (b *Builder) prepare(storage func(Precision) Dtype, o Options, roots []*Node) (*lowered, *Plan, error) {
 	l, err := b.lower(roots)
 	if err != nil {
 		return nil, nil, err
@@ -61,20 +61,36 @@ func (b *Builder) prepare(dev Device, o Options, roots []*Node) (*lowered, *Plan
 		}
 		l.recompute(at)
 	}
-	l.store(l.storageOn(dev))
+	l.store(l.storageBy(storage))
 	return l, l.plan(), nil
 }
 
-// Plan returns what Compile would need, without a device and without allocating it. A device that stores activations in a narrower
-// type (Storer) needs less.
-func (b *Builder) Plan(o Options, roots ...*Node) (*Plan, error) {
-	_, p, err := b.prepare(nil, o, roots)
-	return p, err
+// Plan returns what Compile would need on a device that dev stands for, without allocating it. nil stands for one that stores activations
+// as the graph has them and whose kernels' memory is of no account.
+func (b *Builder) Plan(dev Planner, o Options, roots ...*Node) (*Plan, error) {
+	var storage func(Precision) Dtype
+	if dev != nil {
+		storage = dev.Storage
+	}
+	l, p, err := b.prepare(storage, o, roots)
+	if err != nil || dev == nil {
+		return p, err
+	}
+	for _, in := range l.instrs {
+		own, scratch := dev.KernelBytes(in.spec, l.descs(in.in), l.descs(in.out))
+		p.Own += own
+		p.Scratch = max(p.Scratch, scratch)
+	}
+	return p, nil
 }
 
 // Compile turns everything that roots need into a program on a device. Bound buffers must have the shapes of their inputs.
 func (b *Builder) Compile(dev Device, o Options, roots ...*Node) (*Program, error) {
-	l, plan, err := b.prepare(dev, o, roots)
+	var storage func(Precision) Dtype
+	if s, ok := dev.(Storer); ok {
+		storage = s.Storage
+	}
+	l, plan, err := b.prepare(storage, o, roots)
 	if err != nil {
 		return nil, err
 	}
@@ -117,15 +133,14 @@ func (b *Builder) Compile(dev Device, o Options, roots ...*Node) (*Program, erro
 	}
 	for _, in := range l.instrs {
 		s := step{spec: in.spec}
-		var inDesc, outDesc []Desc
 		for _, v := range in.in {
-			s.in, inDesc = append(s.in, buffers[v]), append(inDesc, l.values[v].desc)
+			s.in = append(s.in, buffers[v])
 		}
 		for _, v := range in.out {
-			s.out, outDesc = append(s.out, buffers[v]), append(outDesc, l.values[v].desc)
+			s.out = append(s.out, buffers[v])
 		}
-		if s.kernel, err = dev.Kernel(in.spec, inDesc, outDesc); err != nil {
-			return nil, p.abandon(fmt.Errorf("graph: %s on %v: %w", Kind(in.spec), inDesc, err))
+		if s.kernel, err = dev.Kernel(in.spec, l.descs(in.in), l.descs(in.out)); err != nil {
+			return nil, p.abandon(fmt.Errorf("graph: %s on %v: %w", Kind(in.spec), l.descs(in.in), err))
 		}
 		p.steps = append(p.steps, s)
 	}

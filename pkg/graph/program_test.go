@@ -168,7 +168,7 @@ func TestPlanIsWhatCompileTakes(t *testing.T) {
 	n := newNet(graph.F32)
 	roots := trainingStep(t, n, 3)
 	for _, o := range []graph.Options{{}, {Recompute: true}} {
-		plan, err := n.Plan(o, roots...)
+		plan, err := n.Plan(nil, o, roots...)
 		if err != nil {
 			t.Fatal(err)
 		}

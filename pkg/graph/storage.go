@@ -8,11 +8,10 @@ type Storer interface {
 	Storage(p Precision) Dtype
 }
 
-// storageOn returns the storage type of a lowered graph's activations on a device. Graphs with products of several precisions
-// stay as they are.
-func (l *lowered) storageOn(dev Device) Dtype {
-	s, ok := dev.(Storer)
-	if !ok {
+// storageBy returns the storage type of a lowered graph's activations where of is a Storer's Storage, or nil. Graphs with products of
+// several precisions stay as they are.
+func (l *lowered) storageBy(of func(Precision) Dtype) Dtype {
+	if of == nil {
 		return F32
 	}
 	var seen [2]bool
@@ -23,9 +22,9 @@ func (l *lowered) storageOn(dev Device) Dtype {
 	}
 	switch seen {
 	case [2]bool{true, false}:
-		return s.Storage(FP32)
+		return of(FP32)
 	case [2]bool{false, true}:
-		return s.Storage(BF16Operands)
+		return of(BF16Operands)
 	}
 	return F32
 }

@@ -61,12 +61,47 @@ func TestStorageLeavesFP32(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := n.Plan(graph.Options{}, roots...)
+	plan, err := n.Plan(nil, graph.Options{}, roots...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(dev.Asked["Cast"]) != 0 || p.Arena != plan.Arena {
 		t.Errorf("%d casts, an arena of %d bytes instead of %d", len(dev.Asked["Cast"]), p.Arena, plan.Arena)
+	}
+}
+
+// counting is a graph.Planner of graphtest.Half that counts operators instead of bytes.
+type counting struct{ *graphtest.Half }
+
+func (counting) KernelBytes(op graph.Spec, in, out []graph.Desc) (own, scratch int) {
+	return 1, 100*len(in) + len(out)
+}
+
+func (counting) DeviceBytes() int { return 0 }
+
+// A plan for a device that is not there has the arena that the device would have, and asks for each of its kernels.
+func TestPlanForAStorer(t *testing.T) {
+	n, roots := trained(t, graph.BF16Operands)
+	plan, err := n.Plan(counting{graphtest.NewHalf()}, graph.Options{}, roots...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := n.Plan(nil, graph.Options{}, roots...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := n.Compile(graphtest.NewHalf(), graph.Options{}, roots...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Arena != p.Arena || plan.Arena >= plain.Arena {
+		t.Errorf("an arena of %d bytes is planned, the program's is %d, and one in fp32 %d", plan.Arena, p.Arena, plain.Arena)
+	}
+	if plan.Own != p.Kernels || plan.Scratch != 703 { // AttentionGrad has seven operands and three results
+		t.Errorf("%d kernels with at most %d/100 operands were asked for, want %d and 7", plan.Own, plan.Scratch, p.Kernels)
+	}
+	if plain.Own != 0 || plain.Scratch != 0 {
+		t.Errorf("kernels of no device take %d and %d bytes", plain.Own, plain.Scratch)
 	}
 }
 

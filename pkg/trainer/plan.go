@@ -5,7 +5,7 @@ import (
 	"meap/pkg/transformer"
 )
 
-// MemoryPlan is the memory that a training run's tensors take, by kind. A kernel's scratch memory, a few blocks of a matrix for
+// MemoryPlan is the memory that a training run's tensors take, by kind. On the CPU kernels' scratch memory, a few blocks of a matrix for
 // each thread, comes on top.
 type MemoryPlan []MemoryUse
 
@@ -28,24 +28,35 @@ func (p MemoryPlan) Total() int64 {
 	return n
 }
 
+// OnDevice returns the bytes of the kinds that are on the device.
+func (p MemoryPlan) OnDevice() int64 {
+	n := p.Total()
+	for _, m := range p {
+		if m.Kind == inHostMemory {
+			n -= m.Bytes
+		}
+	}
+	return n
+}
+
 // PlanMemory returns what a run with this model and configuration will allocate, from the same graphs that it will compile,
-// without allocating it.
-func PlanMemory(model transformer.Config, cfg Config) (MemoryPlan, error) {
+// without allocating it. dev stands for the device, nil for the CPU.
+func PlanMemory(model transformer.Config, cfg Config, dev graph.Planner) (MemoryPlan, error) {
 	b, roots, err := trainGraph(model, cfg)
 	if err != nil {
 		return nil, err
 	}
-	micro, err := b.Plan(cfg.graphOptions(nil), roots...)
+	micro, err := b.Plan(dev, cfg.graphOptions(nil), roots...)
 	if err != nil {
 		return nil, err
 	}
 	b, roots = updateGraph(model, cfg)
-	update, err := b.Plan(graph.Options{}, roots...)
+	update, err := b.Plan(dev, graph.Options{}, roots...)
 	if err != nil {
 		return nil, err
 	}
 	v, loss := validationGraph(model, cfg)
-	validation, err := v.Plan(graph.Options{}, loss)
+	validation, err := v.Plan(dev, graph.Options{}, loss)
 	if err != nil {
 		return nil, err
 	}
@@ -53,13 +64,16 @@ func PlanMemory(model transformer.Config, cfg Config) (MemoryPlan, error) {
 	tables := 2 * 4 * int64(model.MaxSeq) * int64(model.HeadDim/2)
 	scalars := int64(3 * 4) // the loss, whether the run is halted, and the 1 that differentiation begins with
 	other := int64(update.Arena) + tables + scalars
+	var kernels, scratch int
 	for _, p := range []*graph.Plan{micro, update, validation} {
 		other += ownInputs(model, p)
+		kernels += p.Own
+		scratch = max(scratch, p.Scratch)
 	}
 	// Inputs, labels, positions and starts [rows, seq] and the text [rows, seq+1] of every micro-batch of a step, and of a
 	// validation batch.
 	batches := 4 * int64(cfg.Accumulate+1) * int64(cfg.MicroBatch) * int64(5*cfg.Seq+1)
-	return MemoryPlan{
+	plan := MemoryPlan{
 		{"weights", weights, "fp32"},
 		{"gradients", weights, "fp32, summed over the micro-batches of a step"},
 		{"optimiser", 2 * weights, "AdamW's two moments, fp32"},
@@ -67,7 +81,11 @@ func PlanMemory(model transformer.Config, cfg Config) (MemoryPlan, error) {
 		{"validation", int64(validation.Arena), "activations of a validation batch, forward only"},
 		{inHostMemory, batches, "the rows of a step, in host memory"},
 		{"other", other, "inputs of the programs, RoPE tables, sums"},
-	}, nil
+	}
+	if dev != nil {
+		plan = append(plan, MemoryUse{"kernels", int64(kernels + scratch + dev.DeviceBytes()), "the device's own: scratch memory of kernels, copies under way"})
+	}
+	return plan, nil
 }
 
 // ownInputs returns the bytes of the inputs that a program does not share with others.

@@ -27,12 +27,11 @@ func TestPlanIsWhatARunAllocates(t *testing.T) {
 			if _, _, err := b.Evaluate(&batch); err != nil {
 				t.Fatal(err)
 			}
-			plan, err := PlanMemory(model, cfg)
+			plan, err := PlanMemory(model, cfg, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			kinds := planned(t, model, cfg)
-			if got, want := dev.total(), plan.Total()-kinds[inHostMemory]; got != want {
+			if got, want := dev.total(), plan.OnDevice(); got != want {
 				t.Errorf("a run allocates %d bytes, planned are %d: %+v", got, want, plan)
 			}
 		})

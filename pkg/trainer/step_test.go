@@ -436,7 +436,7 @@ func TestRecompute(t *testing.T) {
 
 func planned(t *testing.T, model transformer.Config, cfg Config) map[string]int64 {
 	t.Helper()
-	p, err := PlanMemory(model, cfg)
+	p, err := PlanMemory(model, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,11 +8,7 @@ package cuda
 type addr = uintptr
 
 const (
-	blockThreads = 256   // MEAP_BLOCK
-	normChunk    = 16384 // MEAP_NORM_CHUNK
-	sortBits     = 8     // MEAP_SORT_BITS
-	sortTile     = 1024  // MEAP_SORT_TILE
-	spanQueries  = 64    // MEAP_SPAN
+	blockThreads = 256 // MEAP_BLOCK; more are in plan.go
 
 	forwardTile64  = 128 // MEAP_FORWARD_TILE_64
 	forwardTile128 = 64  // MEAP_FORWARD_TILE_128

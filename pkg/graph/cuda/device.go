@@ -196,10 +196,7 @@ func (d *Device) Name() string {
 
 // Storage implements graph.Storer.
 func (d *Device) Storage(p graph.Precision) graph.Dtype {
-	if p == graph.BF16Operands {
-		return graph.BF16
-	}
-	return graph.F32
+	return operands(p)
 }
 
 // PeakFLOPS returns the most that this GPU can do in matrix products of a precision, in floating-point operations per second, and

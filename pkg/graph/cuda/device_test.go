@@ -81,11 +81,11 @@ func together() map[string]string {
 }
 
 func TestConformance(t *testing.T) {
-	graphtest.Conformance(t, open(t), graphtest.Options{Seed: 3, Together: together()})
+	graphtest.Conformance(t, measured{open(t)}, graphtest.Options{Seed: 3, Together: together()})
 }
 
 // Activations in bf16: what a training in bf16 runs.
 func TestConformanceStored(t *testing.T) {
-	graphtest.Conformance(t, open(t), graphtest.Options{Seed: 4, Together: together(), Storage: graph.BF16,
+	graphtest.Conformance(t, measured{open(t)}, graphtest.Options{Seed: 4, Together: together(), Storage: graph.BF16,
 		Skip: map[string]string{graph.Kind(graph.CachedAttention{}): "caches are fp32"}})
 }

@@ -202,16 +202,3 @@ func (d *Device) reserve(what graph.Spec, bytes int) error {
 	d.scratch, d.scratchBytes = p, bytes
 	return nil
 }
-
-// layout cuts scratch memory into tensors.
-type layout struct{ bytes int }
-
-// add returns the offset of a tensor of so many bytes.
-func (l *layout) add(bytes int) int {
-	at := l.bytes
-	l.bytes += ceilDiv(bytes, alignment) * alignment
-	return at
-}
-
-// alignment of addresses that the driver allocates, and of tensors in scratch memory.
-const alignment = 256

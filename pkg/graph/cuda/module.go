@@ -137,5 +137,3 @@ func (d *Device) launch(name string, g grid, block, shared int, args unsafe.Poin
 func (d *Device) elements(n int) grid {
 	return grid{x: min(ceilDiv(n, 2048), 16*d.Properties.Processors)}
 }
-
-func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -90,14 +90,6 @@ func alike(s graph.Spec, ds ...graph.Desc) (graph.Dtype, error) {
 	return ds[0].Dtype, nil
 }
 
-// operands returns the type in which the products of a precision take their operands.
-func operands(p graph.Precision) graph.Dtype {
-	if p == graph.BF16Operands {
-		return graph.BF16
-	}
-	return graph.F32
-}
-
 // converted is a tensor as a kernel wants its type: itself, or a copy in scratch memory.
 type converted struct {
 	d    *Device

@@ -69,10 +69,10 @@ func gradKVShared(headDim int) int { // MEAP_GRAD_KV_SHARED
 func generalForwardShared(tile, d int) int { return 4 * tile * (3*(d+1) + tile + 1) }   // MEAP_GENERAL_FORWARD_SHARED
 func generalGradShared(tile, d int) int    { return 4 * tile * (4*(d+1) + 2*(tile+1)) } // MEAP_GENERAL_GRAD_SHARED
 
-// spans returns what summarises the starts of a batch.
-func (d *Device) spans(batch, seq int) (bytes int, run func(starts, spans addr) error) {
+// spans returns what summarises the starts of a batch, in spanBytes.
+func (d *Device) spans(batch, seq int) func(starts, spans addr) error {
 	a, tiles := &attentionSpansArgs{batch: int32(batch), seq: int32(seq)}, ceilDiv(seq, spanQueries)
-	return 8 * batch * tiles, func(starts, spans addr) error {
+	return func(starts, spans addr) error {
 		a.starts, a.spans = starts, spans
 		return d.launch("attention_spans", grid{x: tiles, y: batch}, spanQueries, 0, unsafe.Pointer(a))
 	}
@@ -88,8 +88,7 @@ func (d *Device) attention(s graph.Attention, in, out []graph.Desc) (graph.Kerne
 	var l layout
 	ins := []*converted{d.convert(&l, in[0], t), d.convert(&l, in[1], t), d.convert(&l, in[2], t)}
 	result := d.convert(&l, out[0], t)
-	spanBytes, spans := d.spans(batch, s.Seq)
-	spansAt := l.add(spanBytes)
+	spans, spansAt := d.spans(batch, s.Seq), l.add(spanBytes(batch, s.Seq))
 	a := &attentionArgs{qStride: int64(in[0].Shape[1]), kvStride: int64(in[1].Shape[1]), batch: int32(batch), seq: int32(s.Seq),
 		heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim), scale: float32(s.Scale())}
 	g := grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.forward.tile)}
@@ -119,8 +118,7 @@ func (d *Device) attentionGrad(s graph.AttentionGrad, in, out []graph.Desc) (gra
 	q, k, v := d.convert(&l, in[0], t), d.convert(&l, in[1], t), d.convert(&l, in[2], t)
 	o, do := d.convert(&l, in[3], t), d.convert(&l, in[5], t)
 	results := []*converted{d.convert(&l, out[0], t), d.convert(&l, out[1], t), d.convert(&l, out[2], t)}
-	spanBytes, spans := d.spans(batch, s.Seq)
-	spansAt, deltaAt := l.add(spanBytes), l.add(4*batch*s.Heads*s.Seq)
+	spans, spansAt, deltaAt := d.spans(batch, s.Seq), l.add(spanBytes(batch, s.Seq)), l.add(4*batch*s.Heads*s.Seq)
 	delta := &attentionDeltaArgs{qStride: int64(in[0].Shape[1]), batch: int32(batch), seq: int32(s.Seq), heads: int32(s.Heads), headDim: int32(s.HeadDim)}
 	a := &attentionGradArgs{qStride: int64(in[0].Shape[1]), kvStride: int64(in[1].Shape[1]), batch: int32(batch), seq: int32(s.Seq),
 		heads: int32(s.Heads), kvHeads: int32(s.KVHeads), headDim: int32(s.HeadDim), scale: float32(s.Scale())}

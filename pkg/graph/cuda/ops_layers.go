@@ -6,7 +6,6 @@ package cuda
 import "C"
 
 import (
-	"math/bits"
 	"unsafe"
 
 	"meap/pkg/graph"
@@ -81,8 +80,9 @@ func (d *Device) rmsNormGrad(s graph.RMSNormGrad, in, out []graph.Desc) (graph.K
 		return nil, err
 	}
 	n, dim := in[0].Shape[0], in[0].Shape[1]
-	rows := max(8, ceilDiv(n, 1056))
-	groups := ceilDiv(n, rows)
+	rows, groups := rmsNormGradRows(n)
+	var l layout
+	l.add(4 * groups * dim)
 	name := "rmsnorm_grad" + suffix(t)
 	a := &rmsNormGradArgs{n: int64(n), dim: int32(dim), rows: int32(rows)}
 	join := d.joinRows(groups, dim, s.AccW)
@@ -93,7 +93,7 @@ func (d *Device) rmsNormGrad(s graph.RMSNormGrad, in, out []graph.Desc) (graph.K
 			return err
 		}
 		return join(d.scratch, out[1].Addr)
-	}, d.reserve(s, 4*groups*dim)
+	}, d.reserve(s, l.bytes)
 }
 
 // joinRows returns what adds up partial sums [rows, width].
@@ -110,8 +110,9 @@ func (d *Device) joinRows(rows, width int, acc bool) func(partial, out addr) err
 
 func (d *Device) columnSum(s graph.ColumnSum, in []graph.Desc) (graph.Kernel, error) {
 	n, width := in[0].Shape[0], in[0].Shape[1]
-	rows := max(256, ceilDiv(n, 65535))
-	groups := ceilDiv(n, rows)
+	rows, groups := columnSumRows(n)
+	var l layout
+	l.add(4 * groups * width)
 	name := "column_sum" + suffix(in[0].Dtype)
 	a := &columnSumArgs{n: int64(n), width: int32(width), rows: int32(rows)}
 	join := d.joinRows(groups, width, s.Acc)
@@ -121,7 +122,7 @@ func (d *Device) columnSum(s graph.ColumnSum, in []graph.Desc) (graph.Kernel, er
 			return err
 		}
 		return join(d.scratch, out[0].Addr)
-	}, d.reserve(s, 4*groups*width)
+	}, d.reserve(s, l.bytes)
 }
 
 func (d *Device) embedding(s graph.Embedding, in, out []graph.Desc) (graph.Kernel, error) {
@@ -143,11 +144,9 @@ func (d *Device) embedding(s graph.Embedding, in, out []graph.Desc) (graph.Kerne
 // embeddingGrad sorts the tokens by id, so that each row of the table is summed by one block, in the order of its tokens.
 func (d *Device) embeddingGrad(s graph.EmbeddingGrad, in, out []graph.Desc) (graph.Kernel, error) {
 	n, dim := in[0].Shape[0], in[0].Shape[1]
-	passes := max(1, ceilDiv(bits.Len(uint(s.Vocab-1)), sortBits))
-	blocks := ceilDiv(n, sortTile)
+	passes, blocks := sortPasses(s.Vocab), ceilDiv(n, sortTile)
 	var l layout
-	keys, tokens := [2]int{l.add(4 * n), l.add(4 * n)}, [2]int{l.add(4 * n), l.add(4 * n)}
-	counts := l.add(4 * blocks << sortBits)
+	keys, tokens, counts := laySort(&l, n)
 	name := "embedding_grad" + suffix(in[0].Dtype)
 	sort := &sortArgs{n: int32(n), blocks: int32(blocks)}
 	a := &embeddingGradArgs{n: int32(n), vocab: int32(s.Vocab), dim: int32(dim)}

@@ -8,13 +8,6 @@ import (
 	"meap/pkg/graph"
 )
 
-// logitsBytes is the memory for the fp32 logits that exist at a time. More tokens at a time mean larger products and fewer passes
-// over the head's gradient, which is as large as the head.
-const logitsBytes = 512 << 20
-
-// logitRows is how many tokens' logits fit: all, or a multiple of 128.
-func logitRows(n, vocab int) int { return min(n, max(128, logitsBytes/4/max(1, vocab)/128*128)) }
-
 // pieces calls f for each piece of the tokens, with the number of its first.
 func pieces(n, step int, f func(first, m int) error) error {
 	for first := 0; first < n; first += step {

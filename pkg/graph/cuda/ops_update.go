@@ -19,9 +19,9 @@ func (d *Device) gradNorm(s graph.GradNorm, in []graph.Desc) (graph.Kernel, erro
 		sizes[i] = int64(g.Elems())
 		first[i+1] = first[i] + int32(ceilDiv(g.Elems(), normChunk))
 	}
-	blocks := int(first[count])
+	blocks := normBlocks(in)
 	var table layout
-	gradsAt, sizesAt, firstAt := table.add(8*count), table.add(8*count), table.add(4*(count+1))
+	gradsAt, sizesAt, firstAt := layGradNormTable(&table, count)
 	base, err := d.take(ownLabel+"table of GradNorm", table.bytes)
 	if err != nil {
 		return nil, err

@@ -12,9 +12,6 @@ import (
 	"meap/pkg/graph"
 )
 
-// workspaceBytes is the memory in which cuBLASLt joins sums that it has cut into pieces; what NVIDIA recommends for Hopper.
-const workspaceBytes = 32 << 20
-
 // product is a matrix product in row-major order, of one of three forms:
 //
 //	nt: d [m, n] = a [m, k] b [n, k]ᵀ

@@ -14,11 +14,6 @@ import (
 	"meap/pkg/graph"
 )
 
-const (
-	stageBytes = 1 << 20 // of a stage: uploads and downloads go in pieces of this size
-	stageCount = 16
-)
-
 // stage is a piece of pinned host memory and one of device memory, through which an upload goes: to the device on a stream of its
 // own, so beside running kernels, and then into its tensor in the order of the kernels. Downloads use the host's half.
 type stage struct {

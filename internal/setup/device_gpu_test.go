@@ -1,0 +1,52 @@
+//go:build gpu && linux
+
+package setup
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"meap/pkg/graph/cuda"
+	"meap/pkg/graph/cuda/emu"
+	"meap/pkg/trainer"
+)
+
+// On an emulated GPU: auto takes it, and a run that does not fit is refused before anything is allocated.
+func TestGPU(t *testing.T) {
+	libs, err := emu.Build("")
+	if errors.Is(err, emu.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(cuda.LibrariesVariable, libs)
+	t.Setenv("MEAP_FAKE_MEMORY", "256m")
+	model, c := small()
+	c.Device = trainer.Auto
+	d, closeDevice, err := Device(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := d.Name(); !strings.HasPrefix(name, "cuda:0 (Emulated GPU") {
+		t.Errorf("auto opened %s", name)
+	}
+	closeDevice()
+	if free := DeviceFree(c); free != 256<<20 {
+		t.Errorf("%d bytes are free, want all of 256 MiB", free)
+	}
+	if err := CheckMemory(model, c, plan(t, model, c)); err != nil {
+		t.Errorf("%v", err)
+	}
+	c.MicroBatch, c.Accumulate = 768, 1
+	err = CheckMemory(model, c, plan(t, model, c))
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, part := range []string{"the GPU's memory", "0.2 GiB are free", "trainer.micro_batch=", "meap plan"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("the error does not say %q: %v", part, err)
+		}
+	}
+}
