@@ -6,6 +6,7 @@ package cuda
 import "C"
 
 import (
+	"math/bits"
 	"unsafe"
 
 	"meap/pkg/graph"
@@ -144,7 +145,8 @@ func (d *Device) embedding(s graph.Embedding, in, out []graph.Desc) (graph.Kerne
 // embeddingGrad sorts the tokens by id, so that each row of the table is summed by one block, in the order of its tokens.
 func (d *Device) embeddingGrad(s graph.EmbeddingGrad, in, out []graph.Desc) (graph.Kernel, error) {
 	n, dim := in[0].Shape[0], in[0].Shape[1]
-	passes, blocks := sortPasses(s.Vocab), ceilDiv(n, sortTile)
+	passes := max(1, ceilDiv(bits.Len(uint(s.Vocab-1)), sortBits))
+	blocks := ceilDiv(n, sortTile)
 	var l layout
 	keys, tokens, counts := laySort(&l, n)
 	name := "embedding_grad" + suffix(in[0].Dtype)

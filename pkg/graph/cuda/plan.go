@@ -1,10 +1,6 @@
 package cuda
 
-import (
-	"math/bits"
-
-	"meap/pkg/graph"
-)
+import "meap/pkg/graph"
 
 // Planner is a graph.Planner of a GPU, on machines without one too.
 type Planner struct{}
@@ -136,9 +132,6 @@ func laySort(l *layout, n int) (keys, tokens [2]int, counts int) {
 	}
 	return keys, tokens, l.add(4 * ceilDiv(n, sortTile) << sortBits)
 }
-
-// sortPasses returns how many passes sort ids below vocab.
-func sortPasses(vocab int) int { return max(1, ceilDiv(bits.Len(uint(vocab-1)), sortBits)) }
 
 // layGradNormTable makes room for addresses, sizes and first blocks of so many tensors.
 func layGradNormTable(l *layout, tensors int) (addresses, sizes, first int) {
