@@ -66,7 +66,7 @@ type attentionScratch struct {
 	buf      []float32
 	q        []float32 // packed queries
 	s, dp    []float32 // [tileQueries, tileKeys]
-	panel    []float32 // one packed panel of s or dp
+	panels   []float32 // s or dp, or a part of them, packed
 	out      []float32 // [tileQueries, width]
 	max, sum []float32 // [tileQueries]
 	ranges   [2 * tileQueries]int32
@@ -146,10 +146,10 @@ func (a *attention) start(s *Attention) {
 
 // grow cuts a worker's scratch space to the sizes of the call.
 func (w *attentionScratch) grow(a *attention) {
-	fields := [...]*[]float32{&w.q, &w.s, &w.dp, &w.panel, &w.out, &w.max, &w.sum}
+	fields := [...]*[]float32{&w.q, &w.s, &w.dp, &w.panels, &w.out, &w.max, &w.sum}
 	sizes := [...]int{
 		a.tileRows / a.mr * a.queryPanel, tileQueries * tileKeys, tileQueries * tileKeys,
-		a.mr * max(tileKeys, tileQueries), tileQueries * a.width, tileQueries, tileQueries,
+		ceilDiv(max(tileKeys, tileQueries), a.mr) * a.mr * max(a.lanes(tileKeys), a.lanes(tileQueries)), tileQueries * a.width, tileQueries, tileQueries,
 	}
 	total := 0
 	for i := range sizes {

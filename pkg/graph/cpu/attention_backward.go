@@ -179,13 +179,11 @@ func (a *attention) backwardTile(w *attentionScratch, slot, pair, g, i, j int, t
 		return
 	}
 	keys, queries := a.keyBlock(slot, j), a.queryBlock(slot, g, i)
-	lanes := a.lanes(a.HeadDim)
-	for r := 0; r < rows; r += a.mr {
-		n := min(a.mr, rows-r)
-		seen := a.colsSeen(b, r0+r+n-1, j0, cols)
+	for r, n, seen := 0, 0, 0; r < rows; r += n {
+		n, seen = a.together(b, r0+r, rows-r, j0, cols)
 		at := r / a.mr * a.queryPanel
-		a.mul(w.s[r*tileKeys:], tileKeys, queries.q[at:], 0, keys.k, a.keyPanel, lanes, n, seen, false)
-		a.mul(w.dp[r*tileKeys:], tileKeys, queries.dout[at:], 0, keys.v, a.keyPanel, lanes, n, seen, false)
+		a.scores(w.s[r*tileKeys:], queries.q[at:], keys.k, n, seen)
+		a.scores(w.dp[r*tileKeys:], queries.dout[at:], keys.v, n, seen)
 	}
 	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
 	lse := a.lse[(b*a.Heads+head)*a.Queries+r0:]
@@ -201,24 +199,22 @@ func (a *attention) backwardTile(w *attentionScratch, slot, pair, g, i, j int, t
 		return
 	}
 	dq, ld := a.queryRows(a.dq, b, head, r0)
-	for r := 0; r < rows; r += a.mr {
-		n := min(a.mr, rows-r)
-		if seen := a.colsSeen(b, r0+r+n-1, j0, cols); seen > 0 {
-			a.pack(w.panel, left, w.dp, tileKeys, true, r, n, 0, seen)
-			a.mul(dq[r*ld:], ld, w.panel, 0, keys.kCols, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
-		}
+	for r, n, seen := 0, 0, 0; r < rows; r += n {
+		n, seen = a.together(b, r0+r, rows-r, j0, cols)
+		a.addWeighted(dq[r*ld:], ld, w, w.dp[r*tileKeys:], keys.kCols, n, seen)
 	}
 }
 
 // addTransposed adds s^T x to y, s being the tile's [rows, cols] and x the packed
 // columns of its queries. Rows before a panel of keys do not see it and are left
-// out of the sum.
+// out of the sum; the panels that the first row sees are taken together.
 func (a *attention) addTransposed(y []float32, ld int, w *attentionScratch, s, x []float32, r0, rows, j0, cols int) {
-	for c := 0; c < cols; c += a.mr {
-		n := min(a.mr, cols-c)
+	for c, n := 0, 0; c < cols; c += n {
+		n = min((max(0, r0-j0-c)/a.mr+1)*a.mr, cols-c)
 		skip := max(0, j0+c-r0) / a.perLane() / a.step * a.step
 		from := skip * a.perLane()
-		a.pack(w.panel, left, s, tileKeys, false, c, n, from, rows-from)
-		a.mul(y[c*ld:], ld, w.panel, 0, x[skip*a.nr:], a.overQueries, a.lanes(rows-from), n, a.HeadDim, true)
+		lanes := a.lanes(rows - from)
+		a.packAll(w.panels, a.mr*lanes, left, s, tileKeys, false, c, n, from, rows-from)
+		a.mul(y[c*ld:], ld, w.panels, a.mr*lanes, x[skip*a.nr:], a.overQueries, lanes, n, a.HeadDim, true)
 	}
 }

@@ -103,30 +103,50 @@ func (a *attention) forwardQueries(w *attentionScratch, slot, pair, g, block int
 	}
 }
 
-// forwardTile adds what the rows get from key block j. A panel of rows computes
-// no scores beyond its last row's position. Everything skipped is exactly zero
-// otherwise, so the result does not depend on how rows are put into panels.
+// forwardTile adds what the rows get from key block j. Everything skipped is exactly
+// zero otherwise, so the result does not depend on how rows are put into panels.
 func (a *attention) forwardTile(w *attentionScratch, slot, b, r0, rows, j int) {
 	keys, values := a.forwardBlock(slot, j)
 	j0 := j * tileKeys
 	cols := min(tileKeys, a.position(b, r0+rows-1)+1-j0)
-	lanes := a.lanes(a.HeadDim)
-	for r := 0; r < rows; r += a.mr {
-		n := min(a.mr, rows-r)
-		a.mul(w.s[r*tileKeys:], tileKeys, w.q[r/a.mr*a.queryPanel:], 0, keys, a.keyPanel, lanes, n,
-			a.colsSeen(b, r0+r+n-1, j0, cols), false)
+	for r, n, seen := 0, 0, 0; r < rows; r += n {
+		n, seen = a.together(b, r0+r, rows-r, j0, cols)
+		a.scores(w.s[r*tileKeys:], w.q[r/a.mr*a.queryPanel:], keys, n, seen)
 	}
 	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
 	a.k.softmaxTile(w, rows, cols, a.width, a.Scale)
-	for r := 0; r < rows; r += a.mr {
-		n := min(a.mr, rows-r)
-		seen := a.colsSeen(b, r0+r+n-1, j0, cols)
-		if seen == 0 {
-			continue
-		}
-		a.pack(w.panel, left, w.s, tileKeys, true, r, n, 0, seen)
-		a.mul(w.out[r*a.width:], a.width, w.panel, 0, values, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
+	for r, n, seen := 0, 0, 0; r < rows; r += n {
+		n, seen = a.together(b, r0+r, rows-r, j0, cols)
+		a.addWeighted(w.out[r*a.width:], a.width, w, w.s[r*tileKeys:], values, n, seen)
 	}
+}
+
+// together says how many of the rows from r on are computed at a time, and how many of
+// the cols keys from j0 on the last of them sees: a panel at the edge, where each
+// sees more than the one before, and all the rest once a panel sees everything.
+func (a *attention) together(b, r, rows, j0, cols int) (n, seen int) {
+	n = min(a.mr, rows)
+	if seen = a.colsSeen(b, r+n-1, j0, cols); seen == cols {
+		n = rows
+	}
+	return n, seen
+}
+
+// scores computes s = x y^T for n rows of packed queries and the first seen of the
+// packed keys.
+func (a *attention) scores(s, x, y []float32, n, seen int) {
+	a.mul(s, tileKeys, x, a.queryPanel, y, a.keyPanel, a.lanes(a.HeadDim), n, seen, false)
+}
+
+// addWeighted adds s x to y for n rows of s and the first seen keys, x being packed
+// columns of these.
+func (a *attention) addWeighted(y []float32, ld int, w *attentionScratch, s, x []float32, n, seen int) {
+	if seen == 0 {
+		return
+	}
+	panel := a.mr * a.lanes(seen)
+	a.packAll(w.panels, panel, left, s, tileKeys, true, 0, n, 0, seen)
+	a.mul(y, ld, w.panels, panel, x, a.overKeys, a.lanes(seen), n, a.HeadDim, true)
 }
 
 // colsSeen is how many of the cols keys from j0 on row r may see.
