@@ -40,6 +40,10 @@ OP vf vscale2(vf p, vf n) {
   __m256i i = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(i, 1);
   return _mm256_mul_ps(_mm256_mul_ps(p, power2(half)), power2(_mm256_sub_epi32(i, half)));
 }
+// p 2^n where both p and that are normal.
+OP vf vscale(vf p, vf n) {
+  return (vf)_mm256_add_epi32((__m256i)p, _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
+}
 OP vm belowm(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 OP vf zerom(vf a, vm m) { return _mm256_andnot_ps(m, a); }
 OP vf keepm(vf a, vm m) { return _mm256_and_ps(m, a); }

@@ -28,6 +28,7 @@ OP vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); } // b if one is NaN
 OP vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 OP vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 OP vf vscale2(vf p, vf n) { return _mm512_scalef_ps(p, n); }
+OP vf vscale(vf p, vf n) { return _mm512_scalef_ps(p, n); }
 OP vm belowm(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 OP vf zerom(vf a, vm m) { return _mm512_maskz_mov_ps(~m, a); }
 OP vf keepm(vf a, vm m) { return _mm512_maskz_mov_ps(m, a); }
