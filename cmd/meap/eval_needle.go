@@ -116,7 +116,7 @@ func (f *needleFlags) run(c *cobra.Command, o *options) error {
 		}
 		f.cfg.Lengths = eval.LinspaceLengths(lo, hi, 6)
 		if planted {
-			f.cfg.Lengths = []int{hi} // prompt and answer are as long as a row of training
+			f.cfg.Lengths = []int{hi} // prompt, answer and what ends a document are as long as a row of training
 		}
 	}
 	for i, m := range models {

@@ -45,10 +45,13 @@ func (f *needleFlags) plant(c *cobra.Command, name string, run *config.Config) e
 		return usagef("--samples %d: at least 1", f.cfg.Samples)
 	}
 	prompts := f.cfg.Samples * len(f.cfg.Depths) * max(1, len(f.cfg.Lengths))
+	// After a training document's last answer come the end of its line and of the document: an answer nearer to the end of the row
+	// than that would stand where no text has one, and a model knows that none does.
+	const ending = len("\n") + 1
 	f.cfg.Cases, f.cfg.Template = nil, "{context}{question}{answer}"
 	for _, k := range (facts.Planter{Config: run.Facts}).Cases(prompts, f.distractors, f.cfg.Seed) {
 		f.cfg.Cases = append(f.cfg.Cases, eval.NeedleCase{Needles: k.Lines, Question: k.Question, Answer: k.Answer})
-		f.cfg.MaxNew = max(f.cfg.MaxNew, len(k.Question)-len(strings.TrimRight(k.Question, " "))+len(k.Answer))
+		f.cfg.MaxNew = max(f.cfg.MaxNew, len(k.Question)-len(strings.TrimRight(k.Question, " "))+len(k.Answer)+ending)
 	}
 	if unset("texts") {
 		f.cfg.Texts = prompts

@@ -73,8 +73,9 @@ func TestEvalNeedlePlanted(t *testing.T) {
 	stated := regexp.MustCompile(`fact [a-z]{4}\d{3}`).FindAllString(string(raw), -1)
 	if r := readResults(t, out); len(r.Needle) != 1 || len(r.Needle[0].Prompts) != 12 || len(stated) == 0 {
 		t.Fatalf("%d facts in %+v", len(stated), r)
-	} else if longest := r.Needle[0].Prompts[0].PromptTokens; longest > 192 || longest < 175 {
-		t.Errorf("a prompt of %d tokens, want about a row's 192 less the answer", longest)
+	} else if got, want := r.Needle[0].Prompts[0].PromptTokens, 192-len("672\n"); got != want {
+		// A row holds <s> and 191 bytes, the last of which ends a line in every training document.
+		t.Errorf("a prompt of %d tokens, want %d: a row's less the answer and the end of its line", got, want)
 	}
 	// No name that is asked for is in the rows of training.
 	rows := must(t, "data", "inspect", "--config", filepath.Join(run, "config.yaml"), "--rows", "4")
