@@ -3,7 +3,6 @@ package tokenizer
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -370,46 +369,4 @@ func FuzzTokenizerJSON(f *testing.F) {
 			t.Error(err)
 		}
 	})
-}
-
-// prose is English text of n bytes.
-func prose(b testing.TB, n int) []byte {
-	text, err := os.ReadFile(filepath.Join("..", "..", "..", "shared", "data", "text", "wikitext2-valid.txt"))
-	if err != nil {
-		b.Skip("wikitext2-valid.txt is not beside the repository, in ../shared/data/text")
-	}
-	return bytes.Repeat(text, n/len(text)+1)[:n]
-}
-
-func BenchmarkEncode(b *testing.B) {
-	letters := make([]byte, 10<<20)
-	r := rand.New(rand.NewPCG(5, 6))
-	for i := range letters {
-		letters[i] = "etaoinshrdlucmfw"[r.IntN(16)]
-	}
-	pairs, err := tiktokenPairs()
-	if err != nil {
-		b.Fatal(err)
-	}
-	toks := map[string]Tokenizer{"gpt2": pairs[0].tok, "llama3": pairs[1].tok}
-	if tok, err := Load(llama2(b)); err == nil {
-		toks["llama2"] = tok
-	}
-	for _, name := range []string{"llama2", "gpt2", "llama3"} {
-		for _, kind := range []struct {
-			name string
-			text []byte
-		}{{"prose", prose(b, 10<<20)}, {"letters", letters}, {"a", bytes.Repeat([]byte("a"), 10<<20)}, {"chinese", []byte(strings.Repeat("船在早上七点离开港口雾来的时候", (10<<20)/45))}} {
-			for _, n := range []int{100 << 10, 10 << 20} {
-				b.Run(fmt.Sprintf("%s/%s/%dKB", name, kind.name, n>>10), func(b *testing.B) {
-					text := kind.text[:min(n, len(kind.text))]
-					var ids []int32
-					b.SetBytes(int64(len(text)))
-					for b.Loop() {
-						ids = toks[name].Encode(text, ids[:0])
-					}
-				})
-			}
-		}
-	}
 }

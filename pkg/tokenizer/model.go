@@ -252,10 +252,14 @@ func decodeRune(text []byte) (rune, int) {
 }
 
 // pairTable maps two neighbouring tokens to the rank of their merge. It is a
-// hash table with open addressing: the innermost loop looks pairs up.
+// hash table with open addressing: the innermost loop looks pairs up. Most
+// neighbours have no merge, which filter, small enough for the processor's
+// caches, mostly knows: its bit is set for every pair that has one.
 type pairTable struct {
-	places []pairPlace
-	shift  uint
+	places      []pairPlace
+	filter      []uint64
+	shift       uint // of a pair's hash, for its place
+	filterShift uint // and for its bit
 }
 
 type pairPlace struct {
@@ -268,14 +272,20 @@ func newPairTable(n int) pairTable {
 	for 1<<bits < n+n/2 {
 		bits++
 	}
-	return pairTable{places: make([]pairPlace, 1<<bits), shift: 64 - bits}
+	filter := max(bits+3, 6)
+	return pairTable{
+		places: make([]pairPlace, 1<<bits), shift: 64 - bits,
+		filter: make([]uint64, 1<<(filter-6)), filterShift: 64 - filter,
+	}
 }
 
 func pairKey(a, b int32) uint64 { return (uint64(uint32(a))<<32 | uint64(uint32(b))) + 1 }
 
+func pairHash(key uint64) uint64 { return key * 0x9E3779B97F4A7C15 }
+
 // place returns where the pair is, or would be.
 func (t *pairTable) place(key uint64) *pairPlace {
-	i := int(key * 0x9E3779B97F4A7C15 >> t.shift)
+	i := int(pairHash(key) >> t.shift)
 	for {
 		p := &t.places[i]
 		if p.key == key || p.key == 0 {
@@ -291,11 +301,18 @@ func (t *pairTable) place(key uint64) *pairPlace {
 func (t *pairTable) put(a, b int32, rank uint32) {
 	key := pairKey(a, b)
 	*t.place(key) = pairPlace{key, rank}
+	bit := pairHash(key) >> t.filterShift
+	t.filter[bit/64] |= 1 << (bit % 64)
 }
 
 // rank returns the rank of a pair, or noRank.
 func (t *pairTable) rank(a, b int32) uint32 {
-	if p := t.place(pairKey(a, b)); p.key != 0 {
+	key := pairKey(a, b)
+	bit := pairHash(key) >> t.filterShift
+	if t.filter[bit/64]>>(bit%64)&1 == 0 {
+		return noRank
+	}
+	if p := t.place(key); p.key != 0 {
 		return p.rank
 	}
 	return noRank
