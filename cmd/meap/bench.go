@@ -141,23 +141,33 @@ func benchTrain(conf *config.Config, warmup, steps int, profile bool) (*benchRes
 		System: "meap " + versionString(), DType: t.DType, Device: dev.Name(), Params: model.Parameters(), TokensPerStep: t.TokensPerStep(),
 		Seq: t.Seq, MicroBatch: t.MicroBatch, FirstLoss: math.NaN(),
 	}
+	// As in pretrain, a GPU has the next steps queued while it works. A step's time is that between two results.
 	var seconds []float64
+	last := time.Now()
 	for step := 1; step <= warmup+steps; step++ {
-		if step == warmup+1 && profile {
-			stepper.Profile()
+		if step == warmup+1 {
+			if profile {
+				stepper.Profile()
+			}
+			last = time.Now()
 		}
-		start := time.Now()
 		if err := stepper.Step(int64(step), source, t.LearningRate); err != nil {
 			return nil, nil, err
 		}
-		result, _, err := stepper.Next(true)
-		if err != nil {
-			return nil, nil, err
-		}
-		if step > warmup {
-			seconds = append(seconds, time.Since(start).Seconds())
-			r.LastLoss = result.Loss
-			if step == warmup+1 {
+		for {
+			result, ok, err := stepper.Next(step == warmup || step == warmup+steps)
+			if err != nil {
+				return nil, nil, err
+			}
+			if !ok {
+				break
+			}
+			if result.Step <= int64(warmup) {
+				continue
+			}
+			now := time.Now()
+			seconds, last = append(seconds, now.Sub(last).Seconds()), now
+			if r.LastLoss = result.Loss; len(seconds) == 1 {
 				r.FirstLoss = result.Loss
 			}
 		}

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"testing"
@@ -159,6 +160,74 @@ func TestTraining(t *testing.T) {
 				sameTexts(t, dev, host, run.params)
 			}
 		})
+	}
+}
+
+// rare is pattern without the model's last token but in one step, whose weights can then be spoilt for that step alone.
+type rare struct{ step int64 }
+
+func (r rare) Collate(step int64, firstRow, rows int, b *dataset.Batch) error {
+	if err := (pattern{}).Collate(step, firstRow, rows, b); err != nil {
+		return err
+	}
+	last := int32(tinyModel.Vocab - 1)
+	for i, id := range b.Inputs {
+		if id == last {
+			b.Inputs[i] = 0
+		}
+	}
+	if step == r.step {
+		b.Inputs[0] = last
+	}
+	return nil
+}
+
+// A step whose loss is not finite leaves weights and moments as they were, and so do the good ones that are queued behind it.
+func TestNonFiniteStep(t *testing.T) {
+	for _, dtype := range []string{trainer.DTypeFP32, trainer.DTypeBF16} {
+		dev := open(t)
+		w := transformer.Init(tinyModel, 1)
+		embedding := w.Tensors[0]
+		if want := tinyModel.Weights()[0]; embedding.Name != want.Name || len(embedding.Data) != tinyModel.Vocab*tinyModel.Dim {
+			t.Fatalf("the first weight is %s, not the embedding", embedding.Name)
+		}
+		embedding.Data[len(embedding.Data)-1] = float32(math.Inf(1))
+		r := newTraining(t, dev, w, dtype)
+		state := func() []transformer.Tensor {
+			weights, err := r.params.Download()
+			if err != nil {
+				t.Fatal(err)
+			}
+			moments, err := r.Moments()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return append(moments, weights.Tensors...)
+		}
+		source := rare{step: 3}
+		for step := int64(1); step <= 2; step++ {
+			if err := r.Step(step, source, 1e-2); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := r.Next(true); err != nil {
+				t.Fatalf("%s, step %d: %v", dtype, step, err)
+			}
+		}
+		before := state()
+		for step := int64(3); step <= 6; step++ { // as many as may be under way
+			if err := r.Step(step, source, 1e-2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var bad *trainer.NonFiniteError
+		if _, ok, err := r.Next(false); ok || !errors.As(err, &bad) || bad.Step != 3 {
+			t.Errorf("%s: want a *NonFiniteError of step 3, have %v, %v", dtype, ok, err)
+		}
+		for i, x := range state() {
+			if !slices.EqualFunc(x.Data, before[i].Data, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+				t.Errorf("%s: %s has changed", dtype, x.Name)
+			}
+		}
 	}
 }
 
