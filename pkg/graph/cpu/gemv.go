@@ -33,7 +33,7 @@ func (g *gemm) vectorItem(item, _ int) {
 			v := gemvArgs{
 				a: unsafe.Pointer(&g.aBlock(q)[:count*g.mr][0]), b: unsafe.Pointer(&g.b.Data[col*g.b.LD+first]), c: unsafe.Pointer(&g.c[col]),
 				k: int64(min(count, g.k-first)), cols: int64(min(vectorStrip, to-col)),
-				mr: int64(g.mr), ldb: int64(g.b.LD), ahead: int64(vectorStrip*g.b.LD + (vectorStrip-1)*first),
+				mr: int64(g.mr), ldb: int64(g.b.LD),
 			}
 			if q > 0 || g.acc {
 				v.acc = 1

@@ -53,8 +53,8 @@ type (
 		edge, config     unsafe.Pointer
 	}
 	gemvArgs struct {
-		a, b, c                      unsafe.Pointer
-		k, cols, acc, mr, ldb, ahead int64
+		a, b, c               unsafe.Pointer
+		k, cols, acc, mr, ldb int64
 	}
 	packArgs struct {
 		src, dst                   unsafe.Pointer

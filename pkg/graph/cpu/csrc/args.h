@@ -25,13 +25,12 @@ typedef struct {
 } tiles_args;
 
 // c (+)= a B^T for one row: a is packed, [k][mr], and its first column is wanted; b has up to
-// 16 rows, cols, that are ldb floats apart and lie along the sum. What is read after them
-// begins ahead floats after b.
+// 16 rows, cols, that are ldb floats apart and lie along the sum.
 typedef struct {
   const float *a, *b;
   float *c;
   long k, cols, acc; // as in gemm_args
-  long mr, ldb, ahead;
+  long mr, ldb;
 } gemv_args;
 
 // Packing of up to 16 (AVX-512) or 8 (AVX2) rows or columns of an operand to

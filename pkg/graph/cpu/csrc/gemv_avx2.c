@@ -49,26 +49,20 @@ OP void finish(__m256 sum, float *c, long have, long acc) {
 }
 
 OP void strip(const gemv_args *g, long cols, int round) {
-  const float *a = g->a, *b = g->b, *next = b + g->ahead;
+  const float *a = g->a, *b = g->b;
   long ldb = g->ldb, mr = g->mr, k = g->k;
   __m256 lo = _mm256_setzero_ps(), hi = lo, t[4];
   __m128i mask = _mm256_castsi256_si128(lanes8(k & 3));
   rounding by = new_rounding();
   // Whole cache lines of eight rows, then of the others: where rows lie a power of two
-  // apart, the cache has place for no more of them. Meanwhile the next strip is fetched
-  // into the L2 cache, in the order of memory.
+  // apart, the cache has place for no more of them. The processor fetches ahead by itself,
+  // better than prefetches did.
   for (; k >= LINE; k -= LINE) {
     LOOP for (int i = 0; i < LINE; i += 4) {
-      __builtin_prefetch(next, 0, 2);
-      __builtin_prefetch(next + LINE, 0, 2);
-      next += 2 * LINE;
       block(t, b + i, ldb, 0, cols, 0, mask, round, by);
       lo = add(lo, a + i * mr, mr, t, 4);
     }
     LOOP for (int i = 0; i < LINE; i += 4) {
-      __builtin_prefetch(next, 0, 2);
-      __builtin_prefetch(next + LINE, 0, 2);
-      next += 2 * LINE;
       block(t, b + i, ldb, 8, cols, 0, mask, round, by);
       hi = add(hi, a + i * mr, mr, t, 4);
     }
