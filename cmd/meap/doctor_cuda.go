@@ -33,6 +33,17 @@ type cudaLibrary struct {
 	Problem string `json:"problem,omitempty"`
 }
 
+// unusable says why a GPU cannot be used, "" where it can.
+func (r cudaReport) unusable(ordinal int) string {
+	switch {
+	case r.Problem != "":
+		return r.Problem
+	case ordinal >= len(r.GPUs):
+		return fmt.Sprintf("this machine has %d GPUs, counted from 0", len(r.GPUs))
+	}
+	return r.GPUs[ordinal].Problem
+}
+
 // print writes lines of two columns.
 func (r cudaReport) print(w io.Writer) {
 	if r.Driver != "" {

@@ -8,8 +8,8 @@ import (
 	"meap/pkg/graph/cuda"
 )
 
-func probeCUDA() cudaReport {
-	p := cuda.Probe()
+func probeCUDA(free bool) cudaReport {
+	p := cuda.Probe(free)
 	r := cudaReport{Built: true, Driver: p.Driver, Version: p.Version, Problem: p.Problem}
 	for _, g := range p.GPUs {
 		r.GPUs = append(r.GPUs, cudaGPU{

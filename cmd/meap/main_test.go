@@ -230,6 +230,11 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("perplexity on other text than the run's: exit %d\n%s", code, stderr)
 	}
 	must(t, "doctor", "--json")
+	for device, want := range map[string]int{"cpu": 0, "cuda:x": 2, "gpu": 2} {
+		if code, _, stderr := meap(t, "doctor", "--device", device); code != want {
+			t.Errorf("doctor --device %s ended with %d, want %d: %s", device, code, want, stderr)
+		}
+	}
 	must(t, "version")
 }
 

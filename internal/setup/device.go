@@ -23,7 +23,7 @@ func Device(t trainer.Config) (graph.Device, func(), error) {
 		return &config.Error{Problems: []error{fmt.Errorf("trainer.device = %q: %w", t.Device, err)}}
 	}
 	if strings.HasPrefix(t.Device, "cuda") {
-		ordinal, err := ordinalOf(t.Device)
+		ordinal, err := Ordinal(t.Device)
 		if err != nil {
 			return nil, nil, misuse(err)
 		}
@@ -35,6 +35,7 @@ func Device(t trainer.Config) (graph.Device, func(), error) {
 	}
 	if t.Device == trainer.Auto {
 		if d, closeDevice, err := openGPU(0); err == nil {
+			fmt.Fprintf(os.Stderr, "meap: computing on %s\n", d.Name())
 			return d, closeDevice, nil
 		} else if !noGPU(err) {
 			fmt.Fprintf(os.Stderr, "meap: the CPU is used, because the GPU is not usable: %v\n", err)
@@ -47,14 +48,14 @@ func Device(t trainer.Config) (graph.Device, func(), error) {
 	return d, d.Close, nil
 }
 
-// ordinalOf returns the number of a GPU by its name, cuda or cuda:N; auto takes the first.
-func ordinalOf(device string) (int, error) {
-	number := strings.TrimPrefix(device, "cuda")
-	if number == "" || device == trainer.Auto {
+// Ordinal returns the number of a GPU by its name, cuda or cuda:N; that of other devices is 0.
+func Ordinal(device string) (int, error) {
+	number, isCUDA := strings.CutPrefix(device, "cuda")
+	if number == "" || !isCUDA {
 		return 0, nil
 	}
 	n, err := strconv.Atoi(strings.TrimPrefix(number, ":"))
-	if err != nil {
+	if err != nil || n < 0 {
 		return 0, fmt.Errorf("%q is no number of a GPU; the first is cuda:0", number)
 	}
 	return n, nil

@@ -24,7 +24,7 @@ func openGPU(ordinal int) (graph.Device, func(), error) {
 func noGPU(err error) bool { return errors.Is(err, cuda.ErrNoDriver) }
 
 // probe looks at the GPUs once: making a context takes a part of a second.
-var probe = sync.OnceValue(cuda.Probe)
+var probe = sync.OnceValue(func() cuda.Report { return cuda.Probe(true) })
 
 func gpuWorks() bool {
 	r := probe()
@@ -34,7 +34,7 @@ func gpuWorks() bool {
 // gpuFree returns the free memory of a GPU, 0 where that is not known.
 func gpuFree(device string) int64 {
 	r := probe()
-	if n, err := ordinalOf(device); err == nil && n < len(r.GPUs) {
+	if n, err := Ordinal(device); err == nil && n < len(r.GPUs) {
 		return r.GPUs[n].FreeBytes
 	}
 	return 0

@@ -4,6 +4,8 @@ package setup
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,9 +27,20 @@ func TestGPU(t *testing.T) {
 	t.Setenv("MEAP_FAKE_MEMORY", "256m")
 	model, c := small()
 	c.Device = trainer.Auto
-	d, closeDevice, err := Device(c)
+	said, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer said.Close()
+	stderr := os.Stderr
+	os.Stderr = said
+	d, closeDevice, err := Device(c)
+	os.Stderr = stderr
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := os.ReadFile(said.Name()); !strings.Contains(string(text), "computing on "+d.Name()) {
+		t.Errorf("auto does not say which: %q", text)
 	}
 	if name := d.Name(); !strings.HasPrefix(name, "cuda:0 (Emulated GPU") {
 		t.Errorf("auto opened %s", name)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,6 +117,30 @@ func TestNoCublasLt(t *testing.T) {
 		t.Skip("this machine has a cuBLASLt")
 	}
 	wantError(t, err, "cuBLASLt", "libcublasLt.so.12", "libcublasLt.so.11", "LD_LIBRARY_PATH")
+}
+
+// Libraries of an older CUDA than the driver's are found; the driver itself must be new enough.
+func TestVersions(t *testing.T) {
+	needEmulated(t)
+	if have, want := versioned("lib.so.%d", 13010), []string{"lib.so.13", "lib.so.12", "lib.so.11"}; !slices.Equal(have, want) {
+		t.Errorf("a driver for CUDA 13.1 takes %v, want %v", have, want)
+	}
+	for version, part := range map[string]string{"13000": "", "12000": "", "11080": "libcublasLt.so.11", "10020": "made for CUDA 10.2"} {
+		t.Run(version, func(t *testing.T) {
+			t.Setenv("MEAP_FAKE_DRIVER", version)
+			d, err := Open(0, Options{})
+			if err == nil {
+				if d.Close(); part != "" {
+					t.Error("was opened")
+				}
+				return
+			}
+			if part == "" {
+				t.Fatal(err)
+			}
+			wantError(t, err, part)
+		})
+	}
 }
 
 // leave gives a device this many bytes more than it holds now.

@@ -37,8 +37,9 @@ type Library struct {
 	Problem string // why it cannot be used, "" where it can
 }
 
-// Probe looks at the driver, the GPUs and the libraries. It takes no memory on a GPU but what a context takes while it looks.
-func Probe() Report {
+// Probe looks at the driver, the GPUs and the libraries. To know the free memory of GPUs it makes a context on each, which takes a part of
+// a second and some hundred MiB while it looks; without free it takes nothing.
+func Probe(free bool) Report {
 	var r Report
 	path, version, err := openDriver()
 	if err != nil {
@@ -54,7 +55,7 @@ func Probe() Report {
 		r.Problem = fmt.Sprintf("count the GPUs: %v", fromCU(err))
 	}
 	for i := range n {
-		r.GPUs = append(r.GPUs, probeGPU(i))
+		r.GPUs = append(r.GPUs, probeGPU(i, free))
 	}
 	r.Libraries = []Library{probeLt(version), probeNVRTC(version)}
 	for _, l := range r.Libraries {
@@ -65,7 +66,7 @@ func Probe() Report {
 	return r
 }
 
-func probeGPU(i int) (g GPU) {
+func probeGPU(i int, free bool) (g GPU) {
 	dev, err := cu.GetDevice(i)
 	if err == nil {
 		g.Properties, err = properties(dev)
@@ -78,15 +79,18 @@ func probeGPU(i int) (g GPU) {
 		g.Problem = fmt.Sprintf("its compute capability %d.%d is below %d.0 (Ampere)", g.Major, g.Minor, oldestMajor)
 		return g
 	}
+	if !free {
+		return g
+	}
 	context, err := dev.RetainPrimaryCtx()
 	if err != nil {
 		g.Problem = fromCU(err).Error()
 		return g
 	}
 	defer func() { _ = dev.ReleasePrimaryCtx() }()
-	var free, total C.size_t
-	if C.meap_mem_info(contextHandle(context), &free, &total) == 0 {
-		g.FreeBytes = int64(free)
+	var bytes, total C.size_t
+	if C.meap_mem_info(contextHandle(context), &bytes, &total) == 0 {
+		g.FreeBytes = int64(bytes)
 	}
 	return g
 }
