@@ -1,13 +1,14 @@
 // Command gen compiles a C file of kernels with clang and writes it as Go
-// assembly:
+// assembly, for amd64 or arm64 as the name of the result says:
 //
 //	go run ./gen csrc/x.c x_amd64.s clang-19 -mavx2 ...
 //
 // Every global function "void f(const struct *args)" becomes one Go function
-// "func f(args *T)" whose machine code stands in the file as bytes, with the
+// "func f(args *T)" whose machine code stands in the file as numbers, with the
 // disassembly beside them. That works because the code is position independent:
 // jumps stay inside a function, and a relocation (a constant in memory, a call) is
-// refused, as is a stack frame that a NOSPLIT function must not have.
+// refused, as are a stack frame that a NOSPLIT function must not have and registers
+// that belong to Go.
 //
 // The header of the result names the sources with their SHA-256, so that a test
 // can tell when they have drifted apart.
@@ -32,17 +33,9 @@ import (
 // whoever calls a NOSPLIT function, and a wrapper stands between the two.
 const maxStack = 512
 
-// Go aligns its stacks to 8 bytes only, hence the alignment: the compiler must not
-// expect more where it spills a register.
-var commonFlags = []string{
-	"-mstack-alignment=8",
-	"-O3", "-ffreestanding", "-fno-jump-tables", "-mno-red-zone", "-fno-asynchronous-unwind-tables",
-	"-fno-stack-protector", "-fcf-protection=none", "-fomit-frame-pointer", "-fno-pic", "-ffp-contract=off",
-}
-
 func main() {
 	if len(os.Args) < 4 {
-		fmt.Fprintln(os.Stderr, "usage: gen SOURCE.c TARGET_amd64.s CLANG [FLAG ...]")
+		fmt.Fprintln(os.Stderr, "usage: gen SOURCE.c TARGET_{amd64,arm64}.s CLANG [FLAG ...]")
 		os.Exit(2)
 	}
 	if err := generate(os.Args[1], os.Args[2], os.Args[3], os.Args[4:]); err != nil {
@@ -52,13 +45,17 @@ func main() {
 }
 
 func generate(src, dst, clang string, flags []string) error {
+	t, err := targetOf(dst)
+	if err != nil {
+		return err
+	}
 	tmp, err := os.MkdirTemp("", "gen")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
 	obj := filepath.Join(tmp, "gen.o")
-	args := slices.Concat([]string{"-c", src, "-o", obj, "-fstack-usage", "-Wall", "-Werror"}, commonFlags, flags)
+	args := slices.Concat([]string{"-c", src, "-o", obj, "-fstack-usage", "-Wall", "-Werror"}, t.flags, flags)
 	if _, err := output(clang, args...); err != nil {
 		return err
 	}
@@ -75,8 +72,8 @@ func generate(src, dst, clang string, flags []string) error {
 	if err := writeSources(&b, src, map[string]bool{}); err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "// flags %s\n\n//go:build amd64\n\n#include \"textflag.h\"\n", strings.Join(slices.Concat(commonFlags, flags), " "))
-	if err := writeFunctions(&b, obj); err != nil {
+	fmt.Fprintf(&b, "// flags %s\n\n//go:build %s\n\n#include \"textflag.h\"\n", strings.Join(slices.Concat(t.flags, flags), " "), t.arch)
+	if err := writeFunctions(&b, t, obj, clang); err != nil {
 		return fmt.Errorf("%s: %w", src, err)
 	}
 	return os.WriteFile(dst, b.Bytes(), 0o644)
@@ -131,12 +128,7 @@ func writeSources(b *bytes.Buffer, path string, done map[string]bool) error {
 	return nil
 }
 
-// alignedSpill is an instruction that faults unless the stack is aligned.
-var alignedSpill = regexp.MustCompile(`^vmov(aps|apd|dqa)\S* .*\(%rsp\)`)
-
-var instruction = regexp.MustCompile(`^\s*([0-9a-f]+):\t((?:[0-9a-f]{2} )+)\s*\t?(.*)$`)
-
-func writeFunctions(b *bytes.Buffer, obj string) error {
+func writeFunctions(b *bytes.Buffer, t *target, obj, clang string) error {
 	f, err := elf.Open(obj)
 	if err != nil {
 		return err
@@ -155,48 +147,31 @@ func writeFunctions(b *bytes.Buffer, obj string) error {
 	if err != nil {
 		return err
 	}
-	listing, err := output("objdump", "-d", "--insn-width=16", obj)
+	lines, err := t.disassemble(obj, clang)
 	if err != nil {
 		return err
-	}
-	type line struct {
-		text string
-		size uint64
-	}
-	lines := map[uint64]line{}
-	for l := range strings.Lines(listing) {
-		if m := instruction.FindStringSubmatch(strings.TrimRight(l, "\n")); m != nil {
-			at, err := strconv.ParseUint(m[1], 16, 64)
-			if err != nil {
-				return err
-			}
-			text, _, _ := strings.Cut(m[3], "<")
-			lines[at] = line{strings.Join(strings.Fields(text), " "), uint64(len(strings.Fields(m[2])))}
-		}
 	}
 	slices.SortFunc(symbols, func(x, y elf.Symbol) int { return int(x.Value) - int(y.Value) })
 	for _, s := range symbols {
 		if elf.ST_TYPE(s.Info) != elf.STT_FUNC || elf.ST_BIND(s.Info) != elf.STB_GLOBAL {
 			continue
 		}
-		fmt.Fprintf(b, "\nTEXT ·%s(SB), NOSPLIT, $0-8\n\tMOVQ args+0(FP), DI\n\tPCALIGN $32\n", s.Name)
+		fmt.Fprintf(b, "\nTEXT ·%s(SB), NOSPLIT, $0-8\n\t%s\n\tPCALIGN $32\n", s.Name, t.loadArgs)
+		last := ""
 		for at := s.Value; at < s.Value+s.Size; {
 			l := lines[at]
 			if l.size == 0 {
 				return fmt.Errorf("%s: no instruction listed at %#x", s.Name, at)
 			}
-			if alignedSpill.MatchString(l.text) {
-				return fmt.Errorf("%s: %s: Go does not align its stacks", s.Name, l.text)
+			if err := t.check(l.text, s.Value, s.Value+s.Size); err != nil {
+				return fmt.Errorf("%s: %s: %w", s.Name, l.text, err)
 			}
-			b.WriteByte('\t')
-			for i, x := range code[at : at+l.size] {
-				if i > 0 {
-					b.WriteString("; ")
-				}
-				fmt.Fprintf(b, "BYTE $0x%02x", x)
-			}
-			fmt.Fprintf(b, " // %s\n", l.text)
+			fmt.Fprintf(b, "\t%s // %s\n", t.encode(code[at:at+l.size]), l.text)
 			at += l.size
+			last = l.text
+		}
+		if !t.ends.MatchString(last) {
+			return fmt.Errorf("%s ends in %s: it runs into what follows", s.Name, last)
 		}
 	}
 	return nil
