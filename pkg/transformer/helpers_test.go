@@ -12,7 +12,7 @@ import (
 // machine has, as subtests whose names begin with prefix.
 func eachDevice(t *testing.T, prefix string, test func(t *testing.T, dev graph.Device)) {
 	t.Run(prefix+"naive", func(t *testing.T) { test(t, naive.Device[float32]{}) })
-	for _, isa := range []string{"generic", "avx2", "avx512"} {
+	for _, isa := range []string{"generic", "neon", "avx2", "avx512"} {
 		t.Run(prefix+isa, func(t *testing.T) {
 			dev, err := cpu.NewDevice(2, isa)
 			if err != nil {

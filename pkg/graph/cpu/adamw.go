@@ -22,20 +22,17 @@ func (k *Kernels) AdamW(p, g, m, v []float32, s AdamWStep) {
 		float32(s.LearningRate * s.Correct1), float32(s.Correct2), float32(s.Epsilon),
 	}
 	decay := s.LearningRate * s.WeightDecay
-	switch k.vec {
-	case AVX512:
-		adamWAVX512(&vecArgs{a: ptr(p), b: ptr(g), c: ptr(m), d: ptr(v), n: int64(len(p)), s: f, sum: decay})
-	case AVX2:
-		adamWAVX2(&vecArgs{a: ptr(p), b: ptr(g), c: ptr(m), d: ptr(v), n: int64(len(p)), s: f, sum: decay})
-	default:
-		shrink := float32(decay)
-		for i, w := range p {
-			grad := f[0] * g[i]
-			m1 := f[1]*m[i] + f[2]*grad
-			m2 := f[3]*v[i] + f[4]*(grad*grad)
-			step := f[5] * m1 / (float32(math.Sqrt(float64(m2*f[6]))) + f[7])
-			p[i] = w - shrink*w - step
-			g[i], m[i], v[i] = 0, m1, m2
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opAdamW, &vecArgs{a: ptr(p), b: ptr(g), c: ptr(m), d: ptr(v), n: int64(len(p)), s: f, sum: decay})
+		return
+	}
+	shrink := float32(decay)
+	for i, w := range p {
+		grad := f[0] * g[i]
+		m1 := f[1]*m[i] + f[2]*grad
+		m2 := f[3]*v[i] + f[4]*(grad*grad)
+		step := f[5] * m1 / (float32(math.Sqrt(float64(m2*f[6]))) + f[7])
+		p[i] = w - shrink*w - step
+		g[i], m[i], v[i] = 0, m1, m2
 	}
 }

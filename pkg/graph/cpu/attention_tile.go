@@ -13,12 +13,8 @@ func (k *Kernels) softmaxTile(w *attentionScratch, rows, cols, width int, scale 
 		s: ptr(w.s), ranges: unsafe.Pointer(&w.ranges), max: ptr(w.max), sum: ptr(w.sum), out: ptr(w.out),
 		rows: int64(rows), cols: int64(cols), ld: tileKeys, width: int64(width), scale: scale,
 	}
-	switch k.vec {
-	case AVX512:
-		softmaxTileAVX512(&t)
-		return
-	case AVX2:
-		softmaxTileAVX2(&t)
+	if k.vec != Generic {
+		runTile(k.vec, opSoftmaxTile, &t)
 		return
 	}
 	for r := range rows {
@@ -58,12 +54,8 @@ func (k *Kernels) softmaxTileGrad(w *attentionScratch, lse, delta []float32, col
 		s: ptr(w.s), dp: ptr(w.dp), ranges: unsafe.Pointer(&w.ranges), lse: ptr(lse), delta: ptr(delta),
 		rows: int64(len(lse)), cols: int64(cols), ld: tileKeys, scale: scale,
 	}
-	switch k.vec {
-	case AVX512:
-		softmaxTileGradAVX512(&t)
-		return
-	case AVX2:
-		softmaxTileGradAVX2(&t)
+	if k.vec != Generic {
+		runTile(k.vec, opSoftmaxTileGrad, &t)
 		return
 	}
 	for r := range lse {

@@ -2,9 +2,11 @@
 // element-wise and row-wise kernels of a Transformer, on slices of float32.
 //
 // Every kernel exists as plain Go, which is its specification and serves every
-// processor, and for amd64 also as machine code for AVX2, AVX-512 and AMX. That code
-// is written in C under csrc/ and translated by gen/main.go to the committed
-// assembly files, so that building the package needs no C compiler.
+// processor, and also as machine code: for amd64 with AVX2, AVX-512 and AMX, for
+// arm64 with NEON. That code is written in C under csrc/ and translated by gen/ to the
+// committed assembly files, so that building the package needs no C compiler. The files
+// kernels_ARCH.go and gemm_ARCH.go hold all that is of one architecture: its
+// instruction sets, the shapes of their tiles, and which kernel does what.
 //
 // # Determinism
 //

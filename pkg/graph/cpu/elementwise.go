@@ -3,45 +3,36 @@ package cpu
 // Axpy computes y += alpha x. y must be at least as long as x.
 func (k *Kernels) Axpy(y []float32, alpha float32, x []float32) {
 	y = y[:len(x)]
-	switch k.vec {
-	case AVX512:
-		axpyAVX512(&vecArgs{a: ptr(x), b: ptr(y), n: int64(len(x)), s: [8]float32{alpha}})
-	case AVX2:
-		axpyAVX2(&vecArgs{a: ptr(x), b: ptr(y), n: int64(len(x)), s: [8]float32{alpha}})
-	default:
-		for i, v := range x {
-			y[i] += alpha * v
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opAxpy, &vecArgs{a: ptr(x), b: ptr(y), n: int64(len(x)), s: [8]float32{alpha}})
+		return
+	}
+	for i, v := range x {
+		y[i] += alpha * v
 	}
 }
 
 // Add computes dst = x + y for vectors of the length of dst. dst may be x or y.
 func (k *Kernels) Add(dst, x, y []float32) {
 	x, y = x[:len(dst)], y[:len(dst)]
-	switch k.vec {
-	case AVX512:
-		addAVX512(&vecArgs{a: ptr(x), b: ptr(y), c: ptr(dst), n: int64(len(dst))})
-	case AVX2:
-		addAVX2(&vecArgs{a: ptr(x), b: ptr(y), c: ptr(dst), n: int64(len(dst))})
-	default:
-		for i := range dst {
-			dst[i] = x[i] + y[i]
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opAdd, &vecArgs{a: ptr(x), b: ptr(y), c: ptr(dst), n: int64(len(dst))})
+		return
+	}
+	for i := range dst {
+		dst[i] = x[i] + y[i]
 	}
 }
 
 // Scale computes dst = alpha x for vectors of the length of dst. dst may be x.
 func (k *Kernels) Scale(dst []float32, alpha float32, x []float32) {
 	x = x[:len(dst)]
-	switch k.vec {
-	case AVX512:
-		scaleAVX512(&vecArgs{a: ptr(x), b: ptr(dst), n: int64(len(dst)), s: [8]float32{alpha}})
-	case AVX2:
-		scaleAVX2(&vecArgs{a: ptr(x), b: ptr(dst), n: int64(len(dst)), s: [8]float32{alpha}})
-	default:
-		for i, v := range x {
-			dst[i] = alpha * v
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opScale, &vecArgs{a: ptr(x), b: ptr(dst), n: int64(len(dst)), s: [8]float32{alpha}})
+		return
+	}
+	for i, v := range x {
+		dst[i] = alpha * v
 	}
 }
 
@@ -49,14 +40,9 @@ func (k *Kernels) Scale(dst []float32, alpha float32, x []float32) {
 // long as x.
 func (k *Kernels) Dot(x, y []float32) float64 {
 	y = y[:len(x)]
-	switch k.vec {
-	case AVX512:
+	if k.vec != Generic {
 		a := vecArgs{a: ptr(x), b: ptr(y), n: int64(len(x))}
-		dotAVX512(&a)
-		return a.sum
-	case AVX2:
-		a := vecArgs{a: ptr(x), b: ptr(y), n: int64(len(x))}
-		dotAVX2(&a)
+		runVec(k.vec, opDot, &a)
 		return a.sum
 	}
 	sum := 0.0

@@ -9,18 +9,19 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// ISA is a level of instructions that the kernels are built for. Levels are
-// ordered: a processor that has one has those below it.
+// ISA is a level of instructions that the kernels are built for. Those of one
+// architecture are ordered: a processor that has one has those below it.
 type ISA int
 
 const (
 	Generic ISA = iota // plain Go
+	NEON               // every arm64 processor; bf16 products round their operands and multiply in fp32
 	AVX2               // AVX2 and FMA; bf16 products round their operands and multiply in fp32
 	AVX512             // AVX-512 F, BW, DQ, VL; bf16 products by VDPBF16PS where that is faster
 	AMX                // AVX-512, and bf16 products by AMX tiles; Linux only
 )
 
-var isaNames = []string{Generic: "generic", AVX2: "avx2", AVX512: "avx512", AMX: "amx"}
+var isaNames = []string{Generic: "generic", NEON: "neon", AVX2: "avx2", AVX512: "avx512", AMX: "amx"}
 
 func (i ISA) String() string {
 	if i < 0 || int(i) >= len(isaNames) {
@@ -36,26 +37,25 @@ var nativeBF16 = cpu.X86.HasAVX512BF16 && !cpu.X86.HasAMXBF16
 
 // DetectISA returns the highest level that this processor and operating system run.
 func DetectISA() ISA {
-	x := &cpu.X86
-	avx512 := x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasFMA
-	switch {
-	case avx512 && hasAMX():
-		return AMX
-	case avx512:
-		return AVX512
-	case x.HasAVX2 && x.HasFMA:
-		return AVX2
-	}
-	return Generic
+	list := AvailableISAs()
+	return list[len(list)-1]
 }
 
 // AvailableISAs lists the levels that this machine runs, the lowest first.
 func AvailableISAs() []ISA {
-	var list []ISA
-	for i := Generic; i <= DetectISA(); i++ {
-		list = append(list, i)
+	if runtime.GOARCH == "arm64" {
+		return []ISA{Generic, NEON}
 	}
-	return list
+	x := &cpu.X86
+	switch avx512 := x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasFMA; {
+	case avx512 && hasAMX():
+		return []ISA{Generic, AVX2, AVX512, AMX}
+	case avx512:
+		return []ISA{Generic, AVX2, AVX512}
+	case x.HasAVX2 && x.HasFMA:
+		return []ISA{Generic, AVX2}
+	}
+	return []ISA{Generic}
 }
 
 // ParseISA returns the level of that name; "" and "auto" stand for the highest
@@ -103,7 +103,6 @@ func DetectFeatures() Features {
 		{"avx512_vnni", cpu.X86.HasAVX512VNNI},
 		{"amx_tile", cpu.X86.HasAMXTile},
 		{"amx_bf16", cpu.X86.HasAMXBF16},
-		{"asimd", cpu.ARM64.HasASIMD},
 		{"sve", cpu.ARM64.HasSVE},
 	} {
 		if e.has {

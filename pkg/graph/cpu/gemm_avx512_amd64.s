@@ -2,7 +2,7 @@
 //
 // source csrc/gemm_avx512.c 6491326625cba6983ae3d6fa4bf026f5b347651018b3a581218ca93035c59cf0
 // source csrc/gemm_avx512.h 04676c864b3bfcaae7dc7cb45c61f2c1932b7ef21efedbcccb56dd9ed59e86cd
-// source csrc/args.h a4c98bc60851913ceb81ef8e97692803c31c663b570bc7308669151bbda7c0d0
+// source csrc/args.h 9df75eda9d49d850910f15abe15e1810ec1814073cea3c8def9b047d13f6f364
 // flags -mstack-alignment=8 -O3 -ffreestanding -fno-jump-tables -mno-red-zone -fno-asynchronous-unwind-tables -fno-stack-protector -fcf-protection=none -fomit-frame-pointer -fno-pic -ffp-contract=off -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 
 //go:build amd64

@@ -8,10 +8,10 @@ const (
 )
 
 // isVector says whether the product is one of a single row by a matrix whose rows lie along the sum, as a Linear layer's weights do.
-// The AVX2 kernel takes those as they lie, and its sums are those of the tiles. For two rows in bf16 and for three in fp32, packing
+// The kernel takes those as they lie, and its sums are those of the tiles. For two rows in bf16 and for three in fp32, packing
 // was as fast.
 func (g *gemm) isVector() bool {
-	return g.m == 1 && g.b.Trans && g.isa >= AVX2 && !g.pairs
+	return g.m == 1 && g.b.Trans && g.vector
 }
 
 // mulVector computes such a product.
@@ -38,11 +38,7 @@ func (g *gemm) vectorItem(item, _ int) {
 			if q > 0 || g.acc {
 				v.acc = 1
 			}
-			if g.round {
-				gemvRoundAVX2(&v)
-			} else {
-				gemvAVX2(&v)
-			}
+			runGemv(g.round, &v)
 		}
 	}
 }

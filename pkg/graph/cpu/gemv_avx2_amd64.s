@@ -2,7 +2,7 @@
 //
 // source csrc/gemv_avx2.c d91b622773103141b11bef6ca43ea070059ad9554412cd9e46f0c9bf0cce81d8
 // source csrc/avx2.h a4e445b5b059d206b6c2e76c9cbffaa96c80d7222bce355b61bc20be17413ed1
-// source csrc/args.h a4c98bc60851913ceb81ef8e97692803c31c663b570bc7308669151bbda7c0d0
+// source csrc/args.h 9df75eda9d49d850910f15abe15e1810ec1814073cea3c8def9b047d13f6f364
 // flags -mstack-alignment=8 -O3 -ffreestanding -fno-jump-tables -mno-red-zone -fno-asynchronous-unwind-tables -fno-stack-protector -fcf-protection=none -fomit-frame-pointer -fno-pic -ffp-contract=off -mavx2 -mfma
 
 //go:build amd64

@@ -6,6 +6,17 @@ import (
 	"unsafe"
 )
 
+//go:generate go run ./gen csrc/gemm_avx512.c gemm_avx512_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+//go:generate go run ./gen csrc/gemm_avx512bf16.c gemm_avx512bf16_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
+//go:generate go run ./gen csrc/gemm_amx.c gemm_amx_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16
+//go:generate go run ./gen csrc/gemm_avx2.c gemm_avx2_amd64.s clang-19 -mavx2 -mfma
+//go:generate go run ./gen csrc/gemv_avx2.c gemv_avx2_amd64.s clang-19 -mavx2 -mfma
+//go:generate go run ./gen csrc/vec_avx512.c vec_avx512_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+//go:generate go run ./gen csrc/vec_avx2.c vec_avx2_amd64.s clang-19 -mavx2 -mfma
+//go:generate go run ./gen csrc/gemm_neon.c gemm_neon_arm64.s clang-19
+//go:generate go run ./gen csrc/gemv_neon.c gemv_neon_arm64.s clang-19
+//go:generate go run ./gen csrc/vec_neon.c vec_neon_arm64.s clang-19
+
 // Kernels computes with one instruction set on one pool. The methods that take
 // whole matrices (Mul, NT, NN, TN, attention) run on the pool and keep scratch
 // space in the struct: one goroutine at a time may use them, and not from an
@@ -71,6 +82,36 @@ type (
 		rows, cols, ld, width                    int64
 		scale, _                                 float32
 	}
+)
+
+// vecOp is a kernel on rows and vectors. What each does to the fields of vecArgs
+// stands in csrc/vec.h, and runVec, one per architecture, calls it.
+type vecOp int
+
+const (
+	opExp vecOp = iota
+	opExpScale
+	opExpSum
+	opMax
+	opSwiGLU
+	opSwiGLUGrad
+	opAxpy
+	opAdd
+	opScale
+	opDot
+	opScaleMul
+	opDot3
+	opRMSNormGrad
+	opRoPE
+	opAdamW
+)
+
+// tileOp is a kernel on tiles of attention scores, called by runTile.
+type tileOp int
+
+const (
+	opSoftmaxTile tileOp = iota
+	opSoftmaxTileGrad
 )
 
 func ptr(x []float32) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(x)) }

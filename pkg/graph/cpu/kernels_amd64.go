@@ -1,13 +1,5 @@
 package cpu
 
-//go:generate go run ./gen csrc/gemm_avx512.c gemm_avx512_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
-//go:generate go run ./gen csrc/gemm_avx512bf16.c gemm_avx512bf16_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
-//go:generate go run ./gen csrc/gemm_amx.c gemm_amx_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16
-//go:generate go run ./gen csrc/gemm_avx2.c gemm_avx2_amd64.s clang-19 -mavx2 -mfma
-//go:generate go run ./gen csrc/gemv_avx2.c gemv_avx2_amd64.s clang-19 -mavx2 -mfma
-//go:generate go run ./gen csrc/vec_avx512.c vec_avx512_amd64.s clang-19 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
-//go:generate go run ./gen csrc/vec_avx2.c vec_avx2_amd64.s clang-19 -mavx2 -mfma
-
 //go:noescape
 func gemmF32Rows14AVX512(args *gemmArgs)
 
@@ -187,3 +179,86 @@ func softmaxTileAVX2(args *tileArgs)
 
 //go:noescape
 func softmaxTileGradAVX2(args *tileArgs)
+
+func runVec(isa ISA, op vecOp, a *vecArgs) {
+	if isa == AVX512 {
+		switch op {
+		case opExp:
+			expAVX512(a)
+		case opExpScale:
+			expScaleAVX512(a)
+		case opExpSum:
+			expSumAVX512(a)
+		case opMax:
+			maxAVX512(a)
+		case opSwiGLU:
+			swiGLUAVX512(a)
+		case opSwiGLUGrad:
+			swiGLUGradAVX512(a)
+		case opAxpy:
+			axpyAVX512(a)
+		case opAdd:
+			addAVX512(a)
+		case opScale:
+			scaleAVX512(a)
+		case opDot:
+			dotAVX512(a)
+		case opScaleMul:
+			scaleMulAVX512(a)
+		case opDot3:
+			dot3AVX512(a)
+		case opRMSNormGrad:
+			rmsNormGradAVX512(a)
+		case opRoPE:
+			ropeAVX512(a)
+		case opAdamW:
+			adamWAVX512(a)
+		}
+		return
+	}
+	switch op {
+	case opExp:
+		expAVX2(a)
+	case opExpScale:
+		expScaleAVX2(a)
+	case opExpSum:
+		expSumAVX2(a)
+	case opMax:
+		maxAVX2(a)
+	case opSwiGLU:
+		swiGLUAVX2(a)
+	case opSwiGLUGrad:
+		swiGLUGradAVX2(a)
+	case opAxpy:
+		axpyAVX2(a)
+	case opAdd:
+		addAVX2(a)
+	case opScale:
+		scaleAVX2(a)
+	case opDot:
+		dotAVX2(a)
+	case opScaleMul:
+		scaleMulAVX2(a)
+	case opDot3:
+		dot3AVX2(a)
+	case opRMSNormGrad:
+		rmsNormGradAVX2(a)
+	case opRoPE:
+		ropeAVX2(a)
+	case opAdamW:
+		adamWAVX2(a)
+	}
+}
+
+func runTile(isa ISA, op tileOp, t *tileArgs) {
+	switch {
+	case isa == AVX512 && op == opSoftmaxTile:
+		softmaxTileAVX512(t)
+	case isa == AVX512:
+		softmaxTileGradAVX512(t)
+	case op == opSoftmaxTile:
+		softmaxTileAVX2(t)
+	default:
+		softmaxTileGradAVX2(t)
+	}
+}

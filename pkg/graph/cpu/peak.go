@@ -33,19 +33,8 @@ func (k *Kernels) PeakFLOPS(bf16 bool) float64 {
 func (t *tiles) peak(repeats int) float64 {
 	var operand, sum [16]float32
 	g := gemmArgs{a: unsafe.Pointer(&operand), c: unsafe.Pointer(&sum), k: int64(repeats)}
-	switch {
-	case t.isa == AMX:
-		peakBF16AMX(&tilesArgs{gemmArgs: g, config: unsafe.Pointer(&tileConfig)})
-		return float64(repeats) * 4 * 2 * 16 * 16 * 32
-	case t.isa == AVX512 && t.pairs:
-		peakBF16AVX512(&g)
-		return float64(repeats) * 16 * 2 * 32
-	case t.isa == AVX512:
-		peakF32AVX512(&g)
-		return float64(repeats) * 16 * 2 * 16
-	case t.isa == AVX2:
-		peakF32AVX2(&g)
-		return float64(repeats) * 12 * 2 * 8
+	if t.isa != Generic {
+		return float64(t.peakSIMD(g))
 	}
 	const lanes = 256
 	var a, b [4 * lanes]float32

@@ -8,15 +8,12 @@ import "math"
 func (k *Kernels) RMSNormRow(y, x, w []float32, eps float64) float32 {
 	y, w = y[:len(x)], w[:len(x)]
 	rstd := float32(1 / math.Sqrt(k.SumSquares(x)/float64(len(x))+eps))
-	switch k.vec {
-	case AVX512:
-		scaleMulAVX512(&vecArgs{a: ptr(x), b: ptr(w), c: ptr(y), n: int64(len(x)), s: [8]float32{rstd}})
-	case AVX2:
-		scaleMulAVX2(&vecArgs{a: ptr(x), b: ptr(w), c: ptr(y), n: int64(len(x)), s: [8]float32{rstd}})
-	default:
-		for i, v := range x {
-			y[i] = rstd * v * w[i]
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opScaleMul, &vecArgs{a: ptr(x), b: ptr(w), c: ptr(y), n: int64(len(x)), s: [8]float32{rstd}})
+		return rstd
+	}
+	for i, v := range x {
+		y[i] = rstd * v * w[i]
 	}
 	return rstd
 }
@@ -34,25 +31,20 @@ func (k *Kernels) RMSNormGradRow(dx, dw, x, w, dy []float32, rstd float32) {
 		r := float64(rstd)
 		return float32(sum * r * r * r / float64(n))
 	}
-	switch k.vec {
-	case AVX512:
-		dot3AVX512(&a)
+	if k.vec != Generic {
+		runVec(k.vec, opDot3, &a)
 		a.s[1] = factor(a.sum)
-		rmsNormGradAVX512(&a)
-	case AVX2:
-		dot3AVX2(&a)
-		a.s[1] = factor(a.sum)
-		rmsNormGradAVX2(&a)
-	default:
-		sum := 0.0
-		for i, v := range x {
-			sum += float64(v) * float64(w[i]) * float64(dy[i])
-		}
-		f := factor(sum)
-		for i, v := range x {
-			d := rstd * dy[i]
-			dx[i] = d*w[i] - f*v
-			dw[i] += v * d
-		}
+		runVec(k.vec, opRMSNormGrad, &a)
+		return
+	}
+	sum := 0.0
+	for i, v := range x {
+		sum += float64(v) * float64(w[i]) * float64(dy[i])
+	}
+	f := factor(sum)
+	for i, v := range x {
+		d := rstd * dy[i]
+		dx[i] = d*w[i] - f*v
+		dw[i] += v * d
 	}
 }

@@ -17,17 +17,14 @@ func (k *Kernels) RoPERow(y, x, cos, sin []float32, inverse bool) {
 	}
 	for h := 0; h < len(x); h += 2 * half {
 		x1, x2, to := x[h:h+half], x[h+half:h+2*half], y[h:h+2*half]
-		switch k.vec {
-		case AVX512:
-			ropeAVX512(&vecArgs{a: ptr(x1), b: ptr(x2), c: ptr(cos), d: ptr(sin), e: ptr(to), n: int64(half), s: [8]float32{sign}})
-		case AVX2:
-			ropeAVX2(&vecArgs{a: ptr(x1), b: ptr(x2), c: ptr(cos), d: ptr(sin), e: ptr(to), n: int64(half), s: [8]float32{sign}})
-		default:
-			for i, c := range cos {
-				a, b, s := x1[i], x2[i], sign*sin[i]
-				to[i] = a*c - b*s
-				to[half+i] = b*c + a*s
-			}
+		if k.vec != Generic {
+			runVec(k.vec, opRoPE, &vecArgs{a: ptr(x1), b: ptr(x2), c: ptr(cos), d: ptr(sin), e: ptr(to), n: int64(half), s: [8]float32{sign}})
+			continue
+		}
+		for i, c := range cos {
+			a, b, s := x1[i], x2[i], sign*sin[i]
+			to[i] = a*c - b*s
+			to[half+i] = b*c + a*s
 		}
 	}
 }

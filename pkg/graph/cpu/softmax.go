@@ -19,15 +19,12 @@ func exp32(x float32) float32 {
 // Exp computes dst = e^src for vectors of the length of src. dst may be src.
 func (k *Kernels) Exp(dst, src []float32) {
 	dst = dst[:len(src)]
-	switch k.vec {
-	case AVX512:
-		expAVX512(&vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src))})
-	case AVX2:
-		expAVX2(&vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src))})
-	default:
-		for i, v := range src {
-			dst[i] = exp32(v)
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opExp, &vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src))})
+		return
+	}
+	for i, v := range src {
+		dst[i] = exp32(v)
 	}
 }
 
@@ -35,15 +32,12 @@ func (k *Kernels) Exp(dst, src []float32) {
 // shift, its softmax times a gradient. dst may be src.
 func (k *Kernels) ExpScale(dst, src []float32, shift, scale float32) {
 	dst = dst[:len(src)]
-	switch k.vec {
-	case AVX512:
-		expScaleAVX512(&vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src)), s: [8]float32{shift, scale}})
-	case AVX2:
-		expScaleAVX2(&vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src)), s: [8]float32{shift, scale}})
-	default:
-		for i, v := range src {
-			dst[i] = scale * exp32(v-shift)
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opExpScale, &vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src)), s: [8]float32{shift, scale}})
+		return
+	}
+	for i, v := range src {
+		dst[i] = scale * exp32(v-shift)
 	}
 }
 
@@ -52,14 +46,9 @@ func (k *Kernels) ExpScale(dst, src []float32, shift, scale float32) {
 // logsumexp. dst may be src.
 func (k *Kernels) ExpSum(dst, src []float32, shift float32) float64 {
 	dst = dst[:len(src)]
-	switch k.vec {
-	case AVX512:
+	if k.vec != Generic {
 		a := vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src)), s: [8]float32{shift}}
-		expSumAVX512(&a)
-		return a.sum
-	case AVX2:
-		a := vecArgs{a: ptr(src), b: ptr(dst), n: int64(len(src)), s: [8]float32{shift}}
-		expSumAVX2(&a)
+		runVec(k.vec, opExpSum, &a)
 		return a.sum
 	}
 	sum := 0.0
@@ -74,14 +63,9 @@ func (k *Kernels) ExpSum(dst, src []float32, shift float32) float64 {
 // passed over: the exponentials that follow bring it back.
 func (k *Kernels) Max(x []float32) float32 {
 	top := float32(math.Inf(-1))
-	switch k.vec {
-	case AVX512:
+	if k.vec != Generic {
 		a := vecArgs{a: ptr(x), n: int64(len(x)), s: [8]float32{top}}
-		maxAVX512(&a)
-		return a.s[0]
-	case AVX2:
-		a := vecArgs{a: ptr(x), n: int64(len(x)), s: [8]float32{top}}
-		maxAVX2(&a)
+		runVec(k.vec, opMax, &a)
 		return a.s[0]
 	}
 	for _, v := range x {

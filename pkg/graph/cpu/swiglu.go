@@ -7,15 +7,12 @@ func sigmoid(x float32) float32 { return 1 / (1 + exp32(-x)) }
 // the length of y, which may be gate or up. (Shazeer 2020, arXiv 2002.05202.)
 func (k *Kernels) SwiGLU(y, gate, up []float32) {
 	gate, up = gate[:len(y)], up[:len(y)]
-	switch k.vec {
-	case AVX512:
-		swiGLUAVX512(&vecArgs{a: ptr(gate), b: ptr(up), c: ptr(y), n: int64(len(y))})
-	case AVX2:
-		swiGLUAVX2(&vecArgs{a: ptr(gate), b: ptr(up), c: ptr(y), n: int64(len(y))})
-	default:
-		for i, g := range gate {
-			y[i] = g * sigmoid(g) * up[i]
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opSwiGLU, &vecArgs{a: ptr(gate), b: ptr(up), c: ptr(y), n: int64(len(y))})
+		return
+	}
+	for i, g := range gate {
+		y[i] = g * sigmoid(g) * up[i]
 	}
 }
 
@@ -26,18 +23,15 @@ func (k *Kernels) SwiGLU(y, gate, up []float32) {
 func (k *Kernels) SwiGLUGrad(dgate, dup, gate, up, dy []float32) {
 	n := len(dy)
 	dgate, dup, gate, up = dgate[:n], dup[:n], gate[:n], up[:n]
-	switch k.vec {
-	case AVX512:
-		swiGLUGradAVX512(&vecArgs{a: ptr(gate), b: ptr(up), c: ptr(dy), d: ptr(dgate), e: ptr(dup), n: int64(n)})
-	case AVX2:
-		swiGLUGradAVX2(&vecArgs{a: ptr(gate), b: ptr(up), c: ptr(dy), d: ptr(dgate), e: ptr(dup), n: int64(n)})
-	default:
-		for i, g := range gate {
-			u, d := up[i], dy[i]
-			s := sigmoid(g)
-			y := g * s
-			dgate[i] = d * u * (s + y*(1-s))
-			dup[i] = d * y
-		}
+	if k.vec != Generic {
+		runVec(k.vec, opSwiGLUGrad, &vecArgs{a: ptr(gate), b: ptr(up), c: ptr(dy), d: ptr(dgate), e: ptr(dup), n: int64(n)})
+		return
+	}
+	for i, g := range gate {
+		u, d := up[i], dy[i]
+		s := sigmoid(g)
+		y := g * s
+		dgate[i] = d * u * (s + y*(1-s))
+		dup[i] = d * y
 	}
 }

@@ -1,7 +1,11 @@
 // Arguments of the kernels. Each struct has a Go struct of the same layout in
 // kernels.go, and a kernel gets a pointer to one.
 #pragma once
+#ifdef __aarch64__
+#include <arm_neon.h>
+#else
 #include <immintrin.h>
+#endif
 
 // One tile of C (+)= A B from packed panels. a is [k][mr], b is [k][nr]; in the
 // bf16 kernels an element of both is a pair of bf16 values that follow each
@@ -33,16 +37,16 @@ typedef struct {
   long mr, ldb;
 } gemv_args;
 
-// Packing of up to 16 (AVX-512) or 8 (AVX2) rows or columns of an operand to
-// dst[k][stride].
+// Packing of rows or columns of an operand: AVX-512 takes up to 16 to dst[k][stride],
+// AVX2 and NEON any number to panels that begin stride floats apart.
 typedef struct {
   const float *src;
   float *dst;
   long ld;     // floats between rows of src
   long have;   // lanes that exist in src; the others are filled with zero
-  long lanes;  // lanes written
+  long lanes;  // lanes written, of each panel
   long k;      // floats along the sum
-  long stride; // 32-bit words between rows of dst
+  long stride; // 32-bit words between rows of dst, or between panels
 } pack_args;
 
 // Vectors of n elements; what each field is stands at the kernel.

@@ -1,4 +1,4 @@
-// Kernels on rows and vectors, written once for both vector widths. The file
+// Kernels on rows and vectors, written once for every vector width. The file
 // that includes this defines W (lanes), vf (a vector of floats), vm (a mask of
 // lanes), vd (as many doubles) and the operations on them, and NAME, which
 // appends the instruction set to a function's name.
