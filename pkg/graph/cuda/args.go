@@ -22,12 +22,6 @@ const (
 	productTile = 64 // MEAP_PRODUCT_TILE
 )
 
-type fillArgs struct {
-	y     addr
-	n     int64
-	value float32
-}
-
 type castArgs struct {
 	x, y addr
 	n    int64
@@ -117,8 +111,7 @@ type gradNormArgs struct {
 }
 
 type stepReportArgs struct {
-	loss, norm, halted, report, ring, taken addr
-	slots                                   int32
+	loss, norm, halted, report addr
 }
 
 type crossEntropyArgs struct {

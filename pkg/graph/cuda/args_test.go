@@ -14,7 +14,7 @@ import (
 
 // mirrors are the Go structs by the names that csrc/args.h has for them.
 var mirrors = map[string]any{
-	"FillArgs": fillArgs{}, "CastArgs": castArgs{}, "AddArgs": addArgs{}, "AccumulateArgs": accumulateArgs{}, "SwiGLUArgs": swiGLUArgs{},
+	"CastArgs": castArgs{}, "AddArgs": addArgs{}, "AccumulateArgs": accumulateArgs{}, "SwiGLUArgs": swiGLUArgs{},
 	"SwiGLUGradArgs": swiGLUGradArgs{}, "BiasArgs": biasArgs{}, "RoPEArgs": roPEArgs{}, "EmbeddingArgs": embeddingArgs{},
 	"WeightedSumGradArgs": weightedSumGradArgs{}, "AdamWArgs": adamWArgs{}, "RMSNormArgs": rmsNormArgs{}, "RMSNormGradArgs": rmsNormGradArgs{},
 	"ColumnSumArgs": columnSumArgs{}, "ReduceRowsArgs": reduceRowsArgs{}, "WeightedSumArgs": weightedSumArgs{}, "GradNormArgs": gradNormArgs{},

@@ -11,9 +11,9 @@ import (
 
 // family is a set of attention kernels and how they are launched; see csrc/args.h.
 type family struct {
-	suffix                         string
-	threads                        int
-	forward, cached, gradQ, gradKV struct{ tile, shared int }
+	suffix                 string
+	threads                int
+	forward, gradQ, gradKV struct{ tile, shared int }
 }
 
 // attentionFamily chooses the kernels for operands of a type and a head size. On tensor cores, tensors are of heads of 64 or 128

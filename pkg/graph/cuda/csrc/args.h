@@ -12,13 +12,6 @@
 // ---- Element-wise. grid: any, best min(ceil(n / 2048), 16 * processors); block 256.
 #define MEAP_BLOCK 256
 
-// fill_f32: y [n] = value.
-typedef struct {
-    float *y;
-    long long n;
-    float value;
-} FillArgs;
-
 // cast_f32_bf16 (nearest, ties to even), cast_bf16_f32: y [n] = x [n].
 typedef struct {
     const void *x;
@@ -166,23 +159,20 @@ typedef struct {
     int count;
 } GradNormArgs;
 
-// step_report_f32: as graph.StepReport. If ring is not null, the report also goes to ring [(*taken % slots), 3], and *taken is
-// counted up. grid 1, block 32.
+// step_report_f32: as graph.StepReport. grid 1, block 32.
 typedef struct {
     float *loss;
     const float *norm;
-    float *halted, *report, *ring;
-    long long *taken;
-    int slots;
+    float *halted, *report;
 } StepReportArgs;
 
-// cross_entropy_f32, cross_entropy_bf16: logits [n, vocab] T, labels [n] -> nll [n] fp32; 0 where the label is negative. An
-// id at or above vocab gives NaN.
-// cross_entropy_grad_f32, cross_entropy_grad_bf16, and cross_entropy_grad_f32_bf16 (fp32 logits, bf16 dlogits): also dnll [n]
-// fp32 -> dlogits [n, vocab] = (softmax - one-hot) * dnll; dlogits may be logits where the types are the same.
+// cross_entropy_f32: logits [n, vocab] fp32, labels [n] -> nll [n] fp32; 0 where the label is negative. An id at or above vocab gives
+// NaN.
+// cross_entropy_grad_f32, and cross_entropy_grad_f32_bf16 (bf16 dlogits): also dnll [n] fp32 -> dlogits [n, vocab] =
+// (softmax - one-hot) * dnll; dlogits may be logits where both are fp32.
 // grid n, block 512.
 typedef struct {
-    const void *logits;
+    const float *logits;
     const int *labels;
     const float *dnll;
     float *nll;
@@ -326,7 +316,6 @@ typedef struct {
 
 // Every kernel: X(name without meap_, its arguments).
 #define MEAP_KERNELS(X) \
-    X(fill_f32, FillArgs) \
     X(cast_f32_bf16, CastArgs) \
     X(cast_bf16_f32, CastArgs) \
     X(add_f32, AddArgs) \
@@ -358,9 +347,7 @@ typedef struct {
     X(grad_norm_total_f32, GradNormArgs) \
     X(step_report_f32, StepReportArgs) \
     X(cross_entropy_f32, CrossEntropyArgs) \
-    X(cross_entropy_bf16, CrossEntropyArgs) \
     X(cross_entropy_grad_f32, CrossEntropyArgs) \
-    X(cross_entropy_grad_bf16, CrossEntropyArgs) \
     X(cross_entropy_grad_f32_bf16, CrossEntropyArgs) \
     X(sort_count, SortArgs) \
     X(sort_scan, SortArgs) \

@@ -1,12 +1,6 @@
 // Element-wise operators: one pass over memory, 16 bytes a load.
 #include "ptx.cuh"
 
-extern "C" __global__ void meap_fill_f32(const FillArgs a) {
-    const bool whole = aligned16(a.y);
-    const float f[4] = {a.value, a.value, a.value, a.value};
-    for (long long i = first_vector<float>(); i < a.n; i += vector_stride<float>()) store16(a.y, i, a.n, whole, pack(a.y, f));
-}
-
 extern "C" __global__ void meap_cast_f32_bf16(const CastArgs a) {
     const float *x = (const float *)a.x;
     bf16 *y = (bf16 *)a.y;

@@ -1,43 +1,31 @@
 // Cross-entropy over rows of logits, and the mean of the losses.
 #include "ptx.cuh"
 
-// The exponential is as exact as the storage type deserves.
-MEAP_DEVICE float exp_of(const float *, float x) { return expf(x); }
-MEAP_DEVICE float exp_of(const bf16 *, float x) { return exp2_fast(x * 1.4426950408889634f); }
-
-// Minus infinity stands behind the end of a row.
-MEAP_DEVICE float lowest(const float *) { return -MEAP_INFINITY; }
-MEAP_DEVICE bf16 lowest(const bf16 *) { return 0xff80; }
-
-// store_row writes what was computed from one vector of logits: 16 bytes, or 8 where four fp32 become bf16.
-template <int V>
-MEAP_DEVICE void store_row(float *p, int at, int n, bool whole, const float f[V]) { store16(p, at, n, whole, pack(p, f)); }
-template <int V>
-MEAP_DEVICE void store_row(bf16 *p, int at, int n, bool whole, const float f[V]) {
-    if (V == 8) {
-        store16(p, at, n, whole, pack(p, f));
-    } else if (whole && at + V <= n) {
+// store_row writes what was computed from four logits: 16 bytes, or 8 in bf16.
+MEAP_DEVICE void store_row(float *p, int at, int n, bool whole, const float f[4]) { store16(p, at, n, whole, pack(p, f)); }
+MEAP_DEVICE void store_row(bf16 *p, int at, int n, bool whole, const float f[4]) {
+    if (whole && at + 4 <= n) {
         *(uint2 *)(p + at) = make_uint2(pack2(f[0], f[1]), pack2(f[2], f[3]));
     } else {
 #pragma unroll
-        for (int j = 0; j < V; j++)
+        for (int j = 0; j < 4; j++)
             if (at + j < n) from_float(p + at + j, f[j]);
     }
 }
 
-// A block has one row. Each thread keeps up to `held` vectors of it in registers, so that vocabularies of up to 32,768 (in bf16) are
+// A block has one row. Each thread keeps up to `held` vectors of it in registers, so that vocabularies of up to 16,384 are
 // read once; what lies behind is read again for each of the three passes: largest logit, sum, gradient.
-template <typename T, typename D, bool grad>
+template <typename D, bool grad>
 MEAP_DEVICE void cross_entropy_row(const CrossEntropyArgs &a) {
     MEAP_SHARED(float, parts, 64);
-    const int V = Vec<T>::width, held = 8, sweep = blockDim.x * V, first = threadIdx.x * V;
+    const int V = 4, held = 8, sweep = blockDim.x * V, first = threadIdx.x * V;
     const long long row = blockIdx.x;
-    const T *z = (const T *)a.logits + row * a.logits_stride;
+    const float *z = a.logits + row * a.logits_stride;
     D *dz = (D *)a.dlogits + row * a.dlogits_stride;
     const int label = a.labels[row];
     const bool whole = a.logits_stride % V == 0 && aligned16(a.logits);
     const bool dwhole = grad && a.dlogits_stride % Vec<D>::width == 0 && aligned16(a.dlogits);
-    const T none = lowest(z);
+    const float none = -MEAP_INFINITY; // behind the end of a row
     float f[V];
     if (label < 0) {
         if (threadIdx.x == 0) a.nll[row] = 0.0f;
@@ -66,15 +54,15 @@ MEAP_DEVICE void cross_entropy_row(const CrossEntropyArgs &a) {
     for (int k = 0; k < held; k++) {
         unpack(z, bits[k], f);
 #pragma unroll
-        for (int j = 0; j < V; j++) sum += exp_of(z, f[j] - top);
+        for (int j = 0; j < V; j++) sum += expf(f[j] - top);
     }
     for (int at = first + held * sweep; at < a.vocab; at += sweep) {
         unpack(z, load16(z, at, a.vocab, whole, none), f);
 #pragma unroll
-        for (int j = 0; j < V; j++) sum += exp_of(z, f[j] - top);
+        for (int j = 0; j < V; j++) sum += expf(f[j] - top);
     }
     // Beyond this barrier nobody reads logits of others, so that dlogits may take their place.
-    const float target = label < a.vocab ? to_float(z[label]) : MEAP_NAN;
+    const float target = label < a.vocab ? z[label] : MEAP_NAN;
     sum = block_sum(sum, parts + 32);
     if (threadIdx.x == 0) a.nll[row] = top + logf(sum) - target;
     if (!grad) return;
@@ -85,28 +73,20 @@ MEAP_DEVICE void cross_entropy_row(const CrossEntropyArgs &a) {
         if (at >= a.vocab) break;
         unpack(z, bits[k], f);
 #pragma unroll
-        for (int j = 0; j < V; j++) f[j] = exp_of(z, f[j] - top) * scale - (at + j == label ? g : 0.0f);
-        store_row<V>(dz, at, a.vocab, dwhole, f);
+        for (int j = 0; j < V; j++) f[j] = expf(f[j] - top) * scale - (at + j == label ? g : 0.0f);
+        store_row(dz, at, a.vocab, dwhole, f);
     }
     for (int at = first + held * sweep; at < a.vocab; at += sweep) {
         unpack(z, load16(z, at, a.vocab, whole, none), f);
 #pragma unroll
-        for (int j = 0; j < V; j++) f[j] = exp_of(z, f[j] - top) * scale - (at + j == label ? g : 0.0f);
-        store_row<V>(dz, at, a.vocab, dwhole, f);
+        for (int j = 0; j < V; j++) f[j] = expf(f[j] - top) * scale - (at + j == label ? g : 0.0f);
+        store_row(dz, at, a.vocab, dwhole, f);
     }
 }
 
-template <typename T>
-MEAP_DEVICE void cross_entropy(const CrossEntropyArgs &a) { cross_entropy_row<T, T, false>(a); }
-MEAP_BOTH(cross_entropy, CrossEntropyArgs, 512, 2)
-
-template <typename T>
-MEAP_DEVICE void cross_entropy_grad(const CrossEntropyArgs &a) { cross_entropy_row<T, T, true>(a); }
-MEAP_BOTH(cross_entropy_grad, CrossEntropyArgs, 512, 2)
-
-extern "C" __global__ void __launch_bounds__(512, 2) meap_cross_entropy_grad_f32_bf16(const CrossEntropyArgs a) {
-    cross_entropy_row<float, bf16, true>(a);
-}
+extern "C" __global__ void __launch_bounds__(512, 2) meap_cross_entropy_f32(const CrossEntropyArgs a) { cross_entropy_row<float, false>(a); }
+extern "C" __global__ void __launch_bounds__(512, 2) meap_cross_entropy_grad_f32(const CrossEntropyArgs a) { cross_entropy_row<float, true>(a); }
+extern "C" __global__ void __launch_bounds__(512, 2) meap_cross_entropy_grad_f32_bf16(const CrossEntropyArgs a) { cross_entropy_row<bf16, true>(a); }
 
 extern "C" __global__ void __launch_bounds__(1024) meap_weighted_sum_f32(const WeightedSumArgs a) {
     MEAP_SHARED(double, parts, 32);

@@ -53,11 +53,6 @@ extern "C" __global__ void meap_step_report_f32(const StepReportArgs a) {
     a.report[0] = loss, a.report[1] = norm, a.report[2] = halted;
     *a.halted = halted;
     *a.loss = 0.0f;
-    if (a.ring != 0) {
-        float *slot = a.ring + *a.taken % a.slots * 3;
-        slot[0] = loss, slot[1] = norm, slot[2] = halted;
-        ++*a.taken;
-    }
 }
 
 extern "C" __global__ void __launch_bounds__(MEAP_BLOCK) meap_adamw_f32(const AdamWArgs a) {

@@ -24,8 +24,6 @@ static void casts(size_t n) {
     compare("to bf16", h.numbers(), want, 0);
     launch_elements("cast_bf16_f32", CastArgs{h, back, (long long)n}, n);
     compare("to fp32", back.numbers(), want, 0);
-    launch_elements("fill_f32", FillArgs{back, (long long)n, -1.5f}, n);
-    compare("filled", back.numbers(), Numbers(n, -1.5), 0);
     Numbers s{0.75}, dy{-3};
     Tensor ts(1, false), td(1, false), y(n, false);
     launch_elements("weighted_sum_grad_f32", WeightedSumGradArgs{ts.set(s), td.set(dy), y, (long long)n}, n);
