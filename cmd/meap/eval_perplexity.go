@@ -51,7 +51,7 @@ with interpolated Kneser-Ney smoothing, is measured on the same tokens and print
 			if prefix < 0 {
 				prefix = m.Tokenizer.EOS()
 			}
-			cfg := eval.PerplexityConfig{Seq: seq, Batch: f.batch, Limit: f.limit, Prefix: prefix, Uncounted: []int32{m.Tokenizer.BOS()},
+			cfg := eval.PerplexityConfig{Seq: seq, Batch: f.batch, Limit: f.limit, Prefix: prefix, Uncounted: []int32{dataset.DocumentBOS(m.Tokenizer)},
 				Bigram: t.bigram, Progress: func(r eval.PerplexityResult, _ int) { b.set(int64(r.Tokens)) }}
 			result, err := eval.Perplexity(c.Context(), m.Scorer(), t, cfg)
 			if err != nil {

@@ -67,11 +67,12 @@ func generate(c *cobra.Command, o *options, m *setup.Trained, prompt string, noB
 		ids = append(ids, bos)
 	}
 	ids = tok.Encode([]byte(prompt), ids)
-	if eos := tok.EOS(); eos >= 0 {
+	eos := tok.EOS()
+	if eos >= 0 {
 		s.Stop = []int32{eos}
 	}
 	for id := int32(0); int(id) < m.Params.Config().Vocab; id++ {
-		if id == tok.Mask() || id == tok.BOS() || int(id) >= tok.VocabSize() {
+		if id == tok.Mask() || id == tok.BOS() && id != eos || int(id) >= tok.VocabSize() {
 			s.Never = append(s.Never, id)
 		}
 	}

@@ -97,13 +97,17 @@ list of numbers. With --json the text is {"text": "..."}, else it is written as 
 }
 
 func newTokenizerAddMask(o *options) *cobra.Command {
-	var path, output string
+	var path, output, eos string
 	c := &cobra.Command{
 		Use:   "add-mask",
-		Short: "Give a tokenizer a [MASK] token",
+		Short: "Give a tokenizer a [MASK] token, and one that ends a text",
 		Long: `Write a tokenizer that has [MASK] besides what --tokenizer has, as MEAP needs it. Its id is the first one
-that is free: 32000 for Llama-2, as in the paper.`,
-		Example: `  meap tokenizer add-mask --tokenizer models/llama --output models/llama-mask`,
+that is free: 32000 for Llama-2, as in the paper.
+
+--eos names the token that ends a text, where --tokenizer tells none (by eos_token in tokenizer_config.json or
+special_tokens_map.json, or by having </s>, <|end_of_text|> or <|endoftext|>). It is added where there is none of that name.`,
+		Example: `  meap tokenizer add-mask --tokenizer models/llama --output models/llama-mask
+  meap tokenizer add-mask --tokenizer models/mine --eos '<|endoftext|>' --output models/mine-mask`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output == "" {
 				return usagef("add-mask needs --output DIR")
@@ -115,11 +119,20 @@ that is free: 32000 for Llama-2, as in the paper.`,
 			if tok, err = tokenizer.AddMask(tok); err != nil {
 				return err
 			}
+			if c.Flags().Changed("eos") {
+				if has := tok.EOS(); has >= 0 {
+					return usagef("--eos %s: the tokenizer has a token that ends a text, %s; leave --eos out", eos, tok.Decode([]int32{has}))
+				}
+				if tok, err = tokenizer.AddEOS(tok, eos); err != nil {
+					return usagef("--eos: %v", err)
+				}
+			}
 			return saveTokenizer(c, o, tok, output)
 		},
 	}
 	bindTokenizer(c, &path)
 	c.Flags().StringVarP(&output, "output", "o", "", "folder to write tokenizer.json and tokenizer_config.json to")
+	c.Flags().StringVar(&eos, "eos", "", "token that ends a text, where the tokenizer has none")
 	return c
 }
 

@@ -53,7 +53,8 @@ func decodeText(tok tokenizer.Tokenizer, ids []int32) []byte {
 	return tok.Decode(text)
 }
 
-// Files makes text files a stream of tokens for package eval, packed as the training data is: <s> text </s>.
+// Files makes text files a stream of tokens for package eval, packed as the training data is: <s> text </s>, or what of these
+// the tokenizer has.
 func Files(paths []string, tok tokenizer.Tokenizer) (eval.Stream, error) {
 	t := &eval.Text{Decode: func(ids []int32) []byte { return decodeText(tok, ids) }}
 	for _, path := range paths {
@@ -62,7 +63,7 @@ func Files(paths []string, tok tokenizer.Tokenizer) (eval.Stream, error) {
 			return nil, fmt.Errorf("--text: %w", err)
 		}
 		t.Size += int64(len(raw))
-		if bos := tok.BOS(); bos >= 0 {
+		if bos := dataset.DocumentBOS(tok); bos >= 0 {
 			t.IDs = append(t.IDs, bos)
 		}
 		t.IDs = tok.Encode(raw, t.IDs)

@@ -59,7 +59,7 @@ func InspectShard(path string, tok tokenizer.Tokenizer, show int) (*InspectedSha
 	r.Smallest = p.id(0)
 	mark := int32(-1)
 	if tok != nil {
-		if mark = documentBOS(tok); mark < 0 {
+		if mark = DocumentBOS(tok); mark < 0 {
 			mark = tok.EOS()
 		}
 	}

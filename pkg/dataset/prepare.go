@@ -77,6 +77,10 @@ func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) 
 	if o.Facts.PerDocument != 0 {
 		problems = append(problems, o.Facts.Validate()...)
 	}
+	if tok.EOS() < 0 {
+		problems = append(problems, errors.New("tokenizer.path: no token of this tokenizer ends a text, which has to stand between two texts: "+
+			"name one as eos_token in its tokenizer_config.json, or let `meap tokenizer add-mask --eos '<|endoftext|>'` write a tokenizer that has one"))
+	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
@@ -237,7 +241,7 @@ func build(ctx context.Context, dir string, list sourceList, c Config, tok token
 	}
 	x := &Index{
 		Version: indexVersion, Tokenizer: tok.Fingerprint(), Vocab: tok.VocabSize(),
-		BOS: documentBOS(tok), EOS: tok.EOS(), Source: source,
+		BOS: DocumentBOS(tok), EOS: tok.EOS(), Source: source,
 	}
 	p := packer{tok: tok, options: o, index: x, reading: reading{
 		field: c.TextField, maxBytes: c.MaxFileBytes, fraction: c.ValidationFraction,
@@ -286,10 +290,10 @@ func build(ctx context.Context, dir string, list sourceList, c Config, tok token
 	return &Set{Dir: dir, Index: x, Built: true, Reused: p.progress.Reused}, nil
 }
 
-// documentBOS returns the id that begins a packed document, or -1. Where one
+// DocumentBOS returns the id that begins a packed document, or -1. Where one
 // token is both BOS and EOS (GPT-2's <|endoftext|>), once between two documents
 // is enough.
-func documentBOS(tok tokenizer.Tokenizer) int32 {
+func DocumentBOS(tok tokenizer.Tokenizer) int32 {
 	if tok.BOS() == tok.EOS() {
 		return -1
 	}

@@ -297,3 +297,48 @@ func TestDamagedData(t *testing.T) {
 		}
 	}
 }
+
+// separated is a tokenizer with other separators.
+type separated struct {
+	tokenizer.ByteLevel
+	bos, eos int32
+}
+
+func (s separated) BOS() int32          { return s.bos }
+func (s separated) EOS() int32          { return s.eos }
+func (s separated) Fingerprint() string { return fmt.Sprint(s.bos, s.eos) }
+
+// Texts end with EOS, and begin with BOS where that is another token (not as
+// with GPT-2) that there is (not as with Qwen). Where nothing ends a text,
+// nothing is packed.
+func TestPrepareWithOtherSeparators(t *testing.T) {
+	dir := tree(t, map[string]string{"a.txt": "a", "b.txt": "bc"})
+	for _, c := range []struct {
+		tok  separated
+		want []int32
+	}{
+		{separated{bos: 257, eos: 257}, []int32{'a', 257, 'b', 'c', 257}},
+		{separated{bos: -1, eos: 257}, []int32{'a', 257, 'b', 'c', 257}},
+		{separated{bos: 256, eos: 257}, []int32{256, 'a', 257, 256, 'b', 'c', 257}},
+	} {
+		config := DefaultConfig()
+		config.Sources, config.ValidationFraction, config.CacheDir = []string{dir}, 0, t.TempDir()
+		set, err := Prepare(context.Background(), config, c.tok, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := stream(t, set, Train)
+		if got := everything(t, s); !slices.Equal(got, c.want) || s.Info.Documents != 2 {
+			t.Errorf("BOS %d, EOS %d: %v (%d documents), want %v", c.tok.bos, c.tok.eos, got, s.Info.Documents, c.want)
+		}
+	}
+	config := DefaultConfig()
+	config.Sources, config.ValidationFraction, config.CacheDir = []string{dir}, 0, filepath.Join(t.TempDir(), "cache")
+	_, err := Prepare(context.Background(), config, separated{bos: 256, eos: -1}, Options{})
+	if err == nil || !strings.Contains(err.Error(), "eos_token") || !strings.Contains(err.Error(), "add-mask --eos") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(config.CacheDir); !errors.Is(err, os.ErrNotExist) {
+		t.Error("something was written", err)
+	}
+}

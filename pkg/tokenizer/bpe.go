@@ -335,45 +335,72 @@ func AddMask(t Tokenizer) (Tokenizer, error) {
 	if !ok || b.mask >= 0 {
 		return t, nil
 	}
+	return b.withToken("mask_token", MaskToken)
+}
+
+// AddEOS returns t with the given token as the one that ends a text: an added
+// token, new where t has none of that name. A tokenizer that has an EOS is
+// returned as it is.
+func AddEOS(t Tokenizer, token string) (Tokenizer, error) {
+	b, ok := t.(*BPE)
+	if !ok || b.eos >= 0 {
+		return t, nil
+	}
+	if token == "" {
+		return nil, errors.New("the token that ends a text cannot be empty")
+	}
+	return b.withToken("eos_token", token)
+}
+
+// withToken returns b with the token that tokenizer_config.json calls key.
+func (b *BPE) withToken(key, content string) (Tokenizer, error) {
 	var file map[string]json.RawMessage
 	if err := json.Unmarshal(b.file, &file); err != nil {
-		return nil, fmt.Errorf("adding %s: %w", MaskToken, err)
+		return nil, fmt.Errorf("adding %s: %w", content, err)
 	}
 	var added []json.RawMessage
 	if raw := file["added_tokens"]; !isNull(raw) {
 		if err := json.Unmarshal(raw, &added); err != nil {
-			return nil, fmt.Errorf("adding %s: added_tokens: %w", MaskToken, err)
+			return nil, fmt.Errorf("adding %s: added_tokens: %w", content, err)
 		}
 	}
 	config := map[string]json.RawMessage{}
 	if b.config != nil {
 		if err := json.Unmarshal(b.config, &config); err != nil {
-			return nil, fmt.Errorf("adding %s: %s: %w", MaskToken, ConfigFile, err)
+			return nil, fmt.Errorf("adding %s: %s: %w", content, ConfigFile, err)
 		}
 	}
-	mask := addedToken{ID: int32(b.VocabSize()), Content: MaskToken, Special: true}
 	put := func(m map[string]json.RawMessage, key string, v any) error {
 		data, err := json.Marshal(v)
 		m[key] = data
 		return err
 	}
-	token, err := json.Marshal(mask)
-	if err == nil {
-		err = put(file, "added_tokens", append(added, token))
+	token := addedToken{ID: int32(b.VocabSize()), Content: content, Special: true}
+	is := func(raw json.RawMessage) bool {
+		var a addedToken
+		return json.Unmarshal(raw, &a) == nil && a.Content == content
 	}
-	if err == nil {
-		err = put(config, "mask_token", MaskToken)
-	}
-	// tokenizer_config.json lists added tokens a second time, and transformers believes that list.
-	if raw, ok := config["added_tokens_decoder"]; err == nil && ok {
-		list := map[string]json.RawMessage{}
-		if err = json.Unmarshal(raw, &list); err == nil {
-			entry := map[string]any{"content": mask.Content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true}
-			if err = put(list, fmt.Sprint(mask.ID), entry); err == nil {
-				err = put(config, "added_tokens_decoder", list)
+	var err error
+	if !slices.ContainsFunc(added, is) {
+		if id := slices.Index(b.pieces, content); id >= 0 && b.known[id] {
+			token.ID = int32(id) // of the model's vocabulary, and from now on found before all merges
+		}
+		var entry json.RawMessage
+		if entry, err = json.Marshal(token); err == nil {
+			err = put(file, "added_tokens", append(added, entry))
+		}
+		// tokenizer_config.json lists added tokens a second time, and transformers believes that list.
+		if raw, ok := config["added_tokens_decoder"]; err == nil && ok {
+			list := map[string]json.RawMessage{}
+			if err = json.Unmarshal(raw, &list); err == nil {
+				entry := map[string]any{"content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true}
+				if err = put(list, fmt.Sprint(token.ID), entry); err == nil {
+					err = put(config, "added_tokens_decoder", list)
+				}
 			}
 		}
 	}
+	err = errors.Join(err, put(config, key, content))
 	var fileData, configData []byte
 	if err == nil {
 		fileData, err = json.MarshalIndent(file, "", "  ")
@@ -382,16 +409,50 @@ func AddMask(t Tokenizer) (Tokenizer, error) {
 		configData, err = json.MarshalIndent(config, "", "  ")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("adding %s: %w", MaskToken, err)
+		return nil, fmt.Errorf("adding %s: %w", content, err)
 	}
 	return parse(append(fileData, '\n'), append(configData, '\n'))
 }
 
-// readConfig returns the tokenizer_config.json beside file, or nil.
+// mapFile is where older models name the tokens that tokenizer_config.json
+// names in newer ones.
+const mapFile = "special_tokens_map.json"
+
+// readConfig returns the tokenizer_config.json beside file, with the BOS, EOS
+// and [MASK] of special_tokens_map.json where it does not speak of them; nil
+// where there is neither.
 func readConfig(file string) ([]byte, error) {
-	data, err := os.ReadFile(filepath.Join(filepath.Dir(file), ConfigFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	read := func(name string) ([]byte, error) {
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(file), name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return data, err
 	}
-	return data, err
+	data, err := read(ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	names, err := read(mapFile)
+	if err != nil || names == nil {
+		return data, err
+	}
+	var more map[string]json.RawMessage
+	if err := json.Unmarshal(names, &more); err != nil {
+		return nil, fmt.Errorf("%s: %w", mapFile, err)
+	}
+	config := map[string]json.RawMessage{}
+	if data != nil && json.Unmarshal(data, &config) != nil {
+		return data, nil // which parse says
+	}
+	changed := false
+	for _, key := range []string{"bos_token", "eos_token", "mask_token"} {
+		if _, ok := config[key]; !ok && !isNull(more[key]) {
+			config[key], changed = more[key], true
+		}
+	}
+	if !changed {
+		return data, nil
+	}
+	return json.MarshalIndent(config, "", "  ")
 }

@@ -370,3 +370,80 @@ func FuzzTokenizerJSON(f *testing.F) {
 		}
 	})
 }
+
+func TestAddEOS(t *testing.T) {
+	without := small(func(d map[string]any) {
+		d["added_tokens"] = []any{map[string]any{"id": 300, "content": "[MASK]", "special": true}}
+	})
+	tok, err := parse(without, []byte(`{"eos_token": null, "added_tokens_decoder": {}}`))
+	if err != nil || tok.EOS() != -1 {
+		t.Fatal(tok, err)
+	}
+	for content, want := range map[string]int32{"<|end|>": 301, "ab": 256, "[MASK]": 300} {
+		ends, err := AddEOS(tok, content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := ends.Save(dir); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := Load(dir)
+		if err != nil || loaded.EOS() != want || ends.EOS() != want || loaded.Mask() != 300 {
+			t.Errorf("%s: %v, %v", content, loaded, err)
+		} else if got := loaded.Encode([]byte("b"+content+"b"), nil); !slices.Equal(got, []int32{'b', want, 'b'}) {
+			t.Errorf("%s: ids %v", content, got)
+		}
+		if again, err := AddEOS(ends, "</s>"); again != ends || err != nil {
+			t.Error("a second EOS", err)
+		}
+	}
+	if _, err := AddEOS(tok, ""); err == nil {
+		t.Error("an empty token ends a text")
+	}
+}
+
+// The separators of older folders are in special_tokens_map.json; what
+// tokenizer_config.json says, null too, goes before.
+func TestSpecialTokensMap(t *testing.T) {
+	for _, c := range []struct {
+		config, names string
+		want          [3]int32
+	}{
+		{"", `{"eos_token": {"content": "ab"}, "bos_token": "[MASK]"}`, [3]int32{300, 256, 300}},
+		{`{"eos_token": "</s>", "bos_token": null}`, `{"eos_token": "ab", "bos_token": "ab"}`, [3]int32{-1, 257, 300}},
+		{`{"chat_template": "x"}`, `{"mask_token": "ab", "unk_token": "zz"}`, [3]int32{-1, 257, 256}},
+	} {
+		dir, again := t.TempDir(), t.TempDir()
+		for name, content := range map[string]string{File: string(small(nil)), ConfigFile: c.config, mapFile: c.names} {
+			if content == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tok, err := Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [3]int32{tok.BOS(), tok.EOS(), tok.Mask()}; got != c.want {
+			t.Errorf("%s %s: %v, want %v", c.config, c.names, got, c.want)
+		}
+		if err := tok.Save(again); err != nil {
+			t.Fatal(err)
+		}
+		if saved, err := Load(again); err != nil || saved.Fingerprint() != tok.Fingerprint() {
+			t.Errorf("%s %s: saved and loaded: %v, %v", c.config, c.names, saved, err)
+		}
+	}
+	dir := t.TempDir()
+	for name, content := range map[string]string{File: string(small(nil)), mapFile: "{"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), mapFile) {
+		t.Error(err)
+	}
+}
