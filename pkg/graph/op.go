@@ -40,6 +40,13 @@ type accumulating interface {
 	Accumulate(output int) (Spec, bool)
 }
 
+// cheap is a Spec whose result costs little beside the products that read it, and is computed from operands that its gradient needs
+// as well.
+type cheap interface {
+	Spec
+	cheap()
+}
+
 // projection stands for an auxiliary output of its only operand; it costs nothing.
 type projection struct {
 	Output int

@@ -31,6 +31,8 @@ func (s SwiGLU) Infer(in []Desc) []Desc {
 	return []Desc{in[0]}
 }
 
+func (SwiGLU) cheap() {}
+
 func (SwiGLU) wrt() []bool { return []bool{true, true} }
 
 func (SwiGLU) diff(b *Builder, in []*Node, _, dy *Node) []*Node {

@@ -72,17 +72,7 @@ func (l *lowered) uses() []int {
 // forward pass) nothing is kept for the backward pass; it is computed again, by the same kernels on the same operands, just
 // before its first use there. (Chen et al. 2016, arXiv 1604.06174.)
 func (l *lowered) recompute(checkpoints []int) {
-	made := make([]int, len(l.values)) // the instruction that makes a value, -1 for inputs
-	for v := range made {
-		made[v] = -1
-	}
-	for i, in := range l.instrs {
-		for _, v := range in.out {
-			if l.values[v].planned() {
-				made[v] = i
-			}
-		}
-	}
+	made := l.made()
 	keep := map[int]bool{}
 	var bounds []int // instruction index of each checkpoint
 	for _, v := range checkpoints {
@@ -150,6 +140,67 @@ func (l *lowered) recompute(checkpoints []int) {
 		out = append(out, in)
 	}
 	l.instrs = out
+}
+
+// made returns the instruction that makes each value, -1 for inputs.
+func (l *lowered) made() []int {
+	made := make([]int, len(l.values))
+	for v := range made {
+		made[v] = -1
+	}
+	for i, in := range l.instrs {
+		for _, v := range in.out {
+			if l.values[v].planned() {
+				made[v] = i
+			}
+		}
+	}
+	return made
+}
+
+// recomputeCheap computes results of cheap operators before the last checkpoint again, just before their first use behind it, where
+// their operands are still kept for others; so those results need no place of their own between the two passes.
+func (l *lowered) recomputeCheap(checkpoints []int) {
+	made, end := l.made(), -1
+	for _, v := range checkpoints {
+		if v >= 0 {
+			end = max(end, made[v])
+		}
+	}
+	lastRead := make([]int, len(l.values))
+	for i, in := range l.instrs {
+		for _, v := range in.in {
+			lastRead[v] = i
+		}
+	}
+	again := map[int]int{}
+	out := append([]*instr(nil), l.instrs[:end+1]...)
+	for i, in := range l.instrs[end+1:] {
+		kept := func(v int) bool { return made[v] < 0 || lastRead[v] > end+1+i }
+		for k, v := range in.in {
+			if _, done := again[v]; !done && made[v] >= 0 && made[v] <= end {
+				maker := l.instrs[made[v]]
+				if _, ok := maker.spec.(cheap); !ok || v != maker.out[0] || !all(maker.in, kept) {
+					continue
+				}
+				out = append(out, l.copyOf(maker, again))
+			}
+			if w, ok := again[v]; ok {
+				in.in[k] = w
+			}
+		}
+		out = append(out, in)
+	}
+	l.instrs = out
+}
+
+func all(values []int, is func(int) bool) bool {
+	for _, v := range values {
+		if !is(v) {
+			return false
+		}
+	}
+	return true
 }
 
 // copyOf repeats an instruction on copies of its operands where there are any, into fresh values.

@@ -13,7 +13,7 @@ type Options struct {
 	// allocates the others.
 	Bind map[string]Buffer
 	// Recompute keeps only the checkpoints (Builder.Checkpoint) of the forward pass for the backward pass and computes the
-	// rest again.
+	// rest again. Without it, that is done of what costs next to nothing, the results of RMSNorm and SwiGLU.
 	Recompute bool
 }
 
@@ -52,14 +52,16 @@ func (b *Builder) prepare(storage func(Precision) Dtype, o Options, roots []*Nod
 		return nil, nil, err
 	}
 	l.fuseAccumulate()
-	if o.Recompute {
-		var at []int
-		for _, n := range b.checkpoints {
-			if v, ok := l.of[n]; ok {
-				at = append(at, v[0])
-			}
+	var at []int
+	for _, n := range b.checkpoints {
+		if v, ok := l.of[n]; ok {
+			at = append(at, v[0])
 		}
+	}
+	if o.Recompute {
 		l.recompute(at)
+	} else {
+		l.recomputeCheap(at)
 	}
 	l.store(l.storageBy(storage))
 	return l, l.plan(), nil

@@ -30,7 +30,7 @@ type Config struct {
 	KeepCheckpoints int     `mapstructure:"keep_checkpoints" help:"newest checkpoints that are kept (0: all)"`
 	ValidateEvery   int64   `mapstructure:"validate_every" help:"steps between validations; there is one at the end in any case (0: only at the end)"`
 	ValidateRows    int     `mapstructure:"validate_rows" help:"rows of one validation, the same ones each time (0: all)"`
-	Recompute       string  `mapstructure:"recompute" help:"activations computed a second time in the backward pass to save memory: none or blocks"`
+	Recompute       string  `mapstructure:"recompute" help:"activations computed a second time in the backward pass to save memory: none (but those that cost next to nothing) or blocks"`
 	Threads         int     `mapstructure:"threads" help:"worker threads; results do not depend on them (0: one per core)"`
 	CPUISA          string  `mapstructure:"cpu_isa" help:"instruction set of the CPU kernels, as meap doctor lists them (auto: the best that this processor has)"`
 	Device          string  `mapstructure:"device" help:"where to train: auto, cpu, cuda or cuda:n"`
