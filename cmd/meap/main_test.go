@@ -229,6 +229,12 @@ func TestEndToEnd(t *testing.T) {
 	if code, _, stderr := meap(t, "eval", "perplexity", "--model", model); code != exitFailed || !strings.Contains(stderr, "--text FILE") {
 		t.Errorf("perplexity on other text than the run's: exit %d\n%s", code, stderr)
 	}
+	// A second process of one run is refused before anything is read.
+	t.Setenv("WORLD_SIZE", "2")
+	if code, _, stderr := meap(t, command("pretrain", "--output", filepath.Join(t.TempDir(), "run"))...); code != exitMisused || !strings.Contains(stderr, "WORLD_SIZE") || strings.Contains(stderr, "tokenizer") {
+		t.Errorf("one of two processes: exit %d\n%s", code, stderr)
+	}
+	t.Setenv("WORLD_SIZE", "")
 	must(t, "doctor", "--json")
 	for device, want := range map[string]int{"cpu": 0, "cuda:x": 2, "gpu": 2} {
 		if code, _, stderr := meap(t, "doctor", "--device", device); code != want {

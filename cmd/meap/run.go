@@ -39,6 +39,9 @@ type training struct {
 
 // open opens all that a run needs but its data. Call close when done.
 func (f *runFlags) open(c *cobra.Command, cfg *config.Config) (*training, error) {
+	if err := setup.CheckDevice(cfg.Trainer); err != nil {
+		return nil, err
+	}
 	opened, err := open(c, cfg)
 	if err != nil {
 		return nil, err

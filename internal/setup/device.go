@@ -16,22 +16,12 @@ import (
 // Device opens what trainer.device, trainer.threads and trainer.cpu_isa ask for; auto takes a GPU where there is one that works.
 // Call the function that it returns when done.
 func Device(t trainer.Config) (graph.Device, func(), error) {
-	if err := oneProcess(); err != nil {
+	if err := CheckDevice(t); err != nil {
 		return nil, nil, err
 	}
-	misuse := func(err error) error {
-		return &config.Error{Problems: []error{fmt.Errorf("trainer.device = %q: %w", t.Device, err)}}
-	}
 	if strings.HasPrefix(t.Device, "cuda") {
-		ordinal, err := Ordinal(t.Device)
-		if err != nil {
-			return nil, nil, misuse(err)
-		}
-		d, closeDevice, err := openGPU(ordinal)
-		if errors.Is(err, errNotBuilt) {
-			return nil, nil, misuse(err)
-		}
-		return d, closeDevice, err
+		ordinal, _ := Ordinal(t.Device)
+		return openGPU(ordinal)
 	}
 	if t.Device == trainer.Auto {
 		if d, closeDevice, err := openGPU(0); err == nil {
@@ -46,6 +36,27 @@ func Device(t trainer.Config) (graph.Device, func(), error) {
 		return nil, nil, &config.Error{Problems: []error{fmt.Errorf("trainer.cpu_isa = %q: %w", t.CPUISA, err)}}
 	}
 	return d, d.Close, nil
+}
+
+// CheckDevice returns the errors of Device that can be known without opening it, before hours go into preparing data.
+func CheckDevice(t trainer.Config) error {
+	if err := oneProcess(); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(t.Device, "cuda") {
+		return nil
+	}
+	ordinal, err := Ordinal(t.Device)
+	if err == nil {
+		err = gpuProblem(ordinal)
+		if err != nil && !errors.Is(err, errNotBuilt) {
+			return err
+		}
+	}
+	if err != nil {
+		return &config.Error{Problems: []error{fmt.Errorf("trainer.device = %q: %w", t.Device, err)}}
+	}
+	return nil
 }
 
 // Ordinal returns the number of a GPU by its name, cuda or cuda:N; that of other devices is 0.

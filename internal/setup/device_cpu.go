@@ -12,6 +12,8 @@ func openGPU(int) (graph.Device, func(), error) { return nil, nil, errNotBuilt }
 
 func noGPU(err error) bool { return errors.Is(err, errNotBuilt) }
 
+func gpuProblem(int) error { return errNotBuilt }
+
 func gpuWorks() bool { return false }
 
 func gpuFree(string) int64 { return 0 }

@@ -23,19 +23,34 @@ func openGPU(ordinal int) (graph.Device, func(), error) {
 // noGPU says that an error is no more than a machine without a GPU.
 func noGPU(err error) bool { return errors.Is(err, cuda.ErrNoDriver) }
 
-// probe looks at the GPUs once: making a context takes a part of a second.
-var probe = sync.OnceValue(func() cuda.Report { return cuda.Probe(true) })
+// probe looks at the GPUs once, without touching any.
+var probe = sync.OnceValue(func() cuda.Report { return cuda.Probe(false) })
 
-func gpuWorks() bool {
+// gpuProblem says why a GPU cannot be used, nil where it can.
+func gpuProblem(ordinal int) error {
 	r := probe()
-	return len(r.GPUs) > 0 && r.GPUs[0].Problem == "" && r.Problem == ""
+	switch {
+	case r.Problem != "":
+		return errors.New(r.Problem)
+	case ordinal >= len(r.GPUs):
+		return fmt.Errorf("cuda:%d: this machine has %d GPUs, counted from 0; `meap doctor` lists them", ordinal, len(r.GPUs))
+	case r.GPUs[ordinal].Problem != "":
+		return fmt.Errorf("cuda:%d (%s): %s; use --device cpu", ordinal, r.GPUs[ordinal].Name, r.GPUs[ordinal].Problem)
+	}
+	return nil
 }
+
+func gpuWorks() bool { return gpuProblem(0) == nil }
 
 // gpuFree returns the free memory of a GPU, 0 where that is not known.
 func gpuFree(device string) int64 {
-	r := probe()
-	if n, err := Ordinal(device); err == nil && n < len(r.GPUs) {
-		return r.GPUs[n].FreeBytes
+	n, err := Ordinal(device)
+	if err != nil || gpuProblem(n) != nil {
+		return 0
 	}
-	return 0
+	free, err := cuda.FreeBytes(n)
+	if err != nil {
+		return 0
+	}
+	return free
 }

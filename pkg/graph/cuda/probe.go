@@ -79,20 +79,28 @@ func probeGPU(i int, free bool) (g GPU) {
 		g.Problem = fmt.Sprintf("its compute capability %d.%d is below %d.0 (Ampere)", g.Major, g.Minor, oldestMajor)
 		return g
 	}
-	if !free {
-		return g
+	if free {
+		if g.FreeBytes, err = FreeBytes(i); err != nil {
+			g.Problem = err.Error()
+		}
+	}
+	return g
+}
+
+// FreeBytes returns the free memory of a GPU that Probe has found, beside the context that it makes to learn that.
+func FreeBytes(ordinal int) (int64, error) {
+	dev, err := cu.GetDevice(ordinal)
+	if err != nil {
+		return 0, fromCU(err)
 	}
 	context, err := dev.RetainPrimaryCtx()
 	if err != nil {
-		g.Problem = fromCU(err).Error()
-		return g
+		return 0, fromCU(err)
 	}
 	defer func() { _ = dev.ReleasePrimaryCtx() }()
-	var bytes, total C.size_t
-	if C.meap_mem_info(contextHandle(context), &bytes, &total) == 0 {
-		g.FreeBytes = int64(bytes)
-	}
-	return g
+	var free, total C.size_t
+	err = result(C.meap_mem_info(contextHandle(context), &free, &total))
+	return int64(free), err
 }
 
 func probeLt(driver int) Library {
