@@ -84,7 +84,7 @@ func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) 
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	stdin, remove, err := spool(c, o.Stdin)
+	stdin, remove, err := spool(ctx, c, o.Stdin)
 	if err != nil {
 		return nil, err
 	}

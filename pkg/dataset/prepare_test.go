@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -340,5 +341,30 @@ func TestPrepareWithOtherSeparators(t *testing.T) {
 	}
 	if _, err := os.Stat(config.CacheDir); !errors.Is(err, os.ErrNotExist) {
 		t.Error("something was written", err)
+	}
+}
+
+// Standard input that nobody ends does not keep an interrupted command waiting.
+func TestInterruptedWhileReadingStandardInput(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	config := DefaultConfig()
+	config.Sources, config.CacheDir = []string{"-"}, t.TempDir()
+	failed := make(chan error)
+	go func() {
+		_, err := Prepare(ctx, config, bytesTok, Options{Stdin: r})
+		failed <- err
+	}()
+	if _, err := w.Write([]byte("some text")); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(config.CacheDir)
+	if err != nil || len(left) != 0 {
+		t.Errorf("%v is left in the cache, %v", left, err)
 	}
 }

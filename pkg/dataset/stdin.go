@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -20,7 +21,7 @@ const spoolPrefix = ".stdin-"
 
 // spool copies standard input, where a configuration names it, to a file: training and validation text are read from it one after the
 // other, and Parquet from its end. It returns nil where no source is standard input; call the function when the file is no longer read.
-func spool(c Config, stdin io.Reader) (_ *sourceFile, remove func(), err error) {
+func spool(ctx context.Context, c Config, stdin io.Reader) (_ *sourceFile, remove func(), err error) {
 	n := 0
 	for _, list := range [][]string{c.Sources, c.Validation} {
 		for _, source := range list {
@@ -51,7 +52,19 @@ func spool(c Config, stdin io.Reader) (_ *sourceFile, remove func(), err error) 
 	}
 	remove = func() { os.Remove(file.Name()) }
 	sum := sha256.New()
-	size, err := io.Copy(io.MultiWriter(file, sum), stdin)
+	var size int64
+	copied := make(chan error, 1)
+	go func() {
+		n, err := io.Copy(io.MultiWriter(file, sum), stdin)
+		size = n
+		copied <- err
+	}()
+	select {
+	case err = <-copied:
+	case <-ctx.Done(): // a read that waits for more cannot be ended, so it is left alone
+		remove()
+		return nil, func() {}, fmt.Errorf("copying standard input: %w", ctx.Err())
+	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		remove()
 		return nil, func() {}, fmt.Errorf("copying standard input to %s: %w; make room there or set data.cache_dir to another disk", c.CacheDir, err)

@@ -43,7 +43,7 @@ func Vocabulary(ctx context.Context, c Config, o VocabularyOptions) (tokenizer.T
 	if err := errors.Join(c.Validate()...); err != nil {
 		return nil, err
 	}
-	stdin, remove, err := spool(c, o.Stdin)
+	stdin, remove, err := spool(ctx, c, o.Stdin)
 	if err != nil {
 		return nil, err
 	}
