@@ -3,6 +3,8 @@ package setup
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"meap/internal/config"
 	"meap/pkg/dataset"
@@ -26,6 +28,10 @@ func Open(ctx context.Context, c *config.Config, progress func(tokenizer.TrainPr
 		dir, err := trainer.ModelDir(c.Model.Path)
 		if err != nil {
 			return nil, fmt.Errorf("model.path: %w", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {
+			return nil, &config.Error{Problems: []error{fmt.Errorf("model.path = %q is no model folder: %w; name one that holds a model, or the output folder of a run that has "+
+				"saved a checkpoint", c.Model.Path, err)}}
 		}
 		base := *c
 		base.Model.Path, o.Base = dir, &base
