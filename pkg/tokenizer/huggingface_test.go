@@ -114,3 +114,18 @@ func TestUnicodeFormsOfHuggingFace(t *testing.T) {
 		}
 	}
 }
+
+// A character whose lower 16 bits are those of a letter composes with nothing.
+// That is what Hugging Face does; package norm composes.
+func TestUnicodeFormsBeyondTheBasicPlane(t *testing.T) {
+	for _, text := range []string{"\U000E0067\u0301", "\U00010041\u0300", "x\U00020061\u0308\u0301", "\U000E0061\u030A"} {
+		if got := string(unicodeForm(norm.NFC).normalize([]byte(text), nil)); got != text {
+			t.Errorf("NFC of %+q: %+q", text, got)
+		}
+	}
+	for text, want := range map[string]string{"\U00011099\U000110BA": "\U0001109A", "g\u0301": "\u01F5", "\u1100\u1161\u11A8": "\uAC01", "a\u0308\u0304": "\u01DF"} {
+		if got := string(unicodeForm(norm.NFC).normalize([]byte(text), nil)); got != want {
+			t.Errorf("NFC of %+q: %+q, want %+q", text, got, want)
+		}
+	}
+}

@@ -159,5 +159,9 @@ func composition(a, b rune) (rune, bool) {
 	}
 	s := norm.NFC.String(string(a) + string(b))
 	r, n := utf8.DecodeRuneInString(s)
-	return r, n == len(s) && r != utf8.RuneError
+	if n != len(s) || r == utf8.RuneError {
+		return 0, false
+	}
+	// Package norm looks only at the lower 16 bits of a and b: it takes U+E0067 for g.
+	return r, norm.NFD.String(s) == norm.NFD.String(string(a))+norm.NFD.String(string(b))
 }
