@@ -12,8 +12,8 @@ cd "$repo"
 include=$(scripts/cuda-headers.sh | tail -n 1)
 export CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$include"
 mkdir -p "$out/bin" "$out/tests/csrc" "$out/text"
-go build -tags gpu -o "$out/bin/meap" ./cmd/meap
-go test -tags gpu -c -o "$out/tests/cuda.test" ./pkg/graph/cuda
+go build -tags gpu -ldflags '-s -w' -o "$out/bin/meap" ./cmd/meap
+go test -tags gpu -ldflags '-s -w' -c -o "$out/tests/cuda.test" ./pkg/graph/cuda
 cp pkg/graph/cuda/csrc/* "$out/tests/csrc/" # tests compare Go's declarations with them
 rm -rf "$out/configs" "$out/peer"
 cp -r configs "$out/configs"

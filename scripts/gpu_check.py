@@ -25,6 +25,7 @@ if TINY:
     SMALL |= {"model.layers": 1, "model.dim": 128, "model.heads": 2, "model.kv_heads": 1, "model.ffn": 96, "model.max_seq": 64, "trainer.seq": 64,
               "trainer.micro_batch": 2}
 WORKS = ["meap-nano/64x2/bf16"] if TINY else ["meap-0.1b/4096x16/bf16", "meap-0.3b/4096x8/bf16", "meap-1b/4096x8/bf16"]
+PARTS = ["machine", "conformance", "sanitizer", "training", "resume", "generation", "peak", "speed", "profile"]
 
 
 class Check:
@@ -36,6 +37,9 @@ class Check:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
         self.results = {}
+        earlier = self.out / "report.json"
+        if a.only and earlier.exists():
+            self.results = json.loads(earlier.read_text())["results"]
 
     def run(self, name, *command, cwd=None, env=None, timeout=3600):
         """Runs a command, keeps what it printed, and returns (exit code, standard output, seconds)."""
@@ -52,6 +56,8 @@ class Check:
         return (self.out / "logs" / f"{name}.txt").read_text().strip().splitlines()[-lines:]
 
     def part(self, name, f):
+        if self.a.only and name not in self.a.only:
+            return
         if name in self.a.skip:
             self.results[name] = {"ok": None, "why": "left out by --skip"}
             return
@@ -170,8 +176,9 @@ class Check:
 
     def speed(self):
         lines = self.out / "speed.jsonl"
-        lines.unlink(missing_ok=True)
-        flags = [w for work in WORKS for w in ("--work", work)]
+        kept = [l for l in lines.read_text().splitlines() if json.loads(l)["work"] not in self.a.works] if self.a.only and lines.exists() else []
+        lines.write_text("".join(l + "\n" for l in kept))
+        flags = [w for work in self.a.works for w in ("--work", work)]
         code, out, _ = self.run("speed", self.a.python, HERE / "peer/compare.py", *flags, "--meap", self.meap, "--device", "cuda", "--peer-device", self.a.peer_device,
                                 "--rounds", self.a.rounds, "--steps", 2 if TINY else 20, "--warmup", 1 if TINY else 5, "--threads", 0,
                                 "--systems", self.a.systems, "--output", lines, timeout=4 * 3600)
@@ -191,13 +198,14 @@ class Check:
                 row["memory"] = row["meap"]["peak_bytes"] / min(p["peak_bytes"] for p in peers)
             if "meap" in row and peak:
                 row["share_of_peak"] = row["meap"]["tflops"] / peak
-            ok = ok and "meap" in row
-            table.append(row)
+            if work in self.a.works or len(row) > 1:
+                ok = ok and "meap" in row
+                table.append(row)
         return {"ok": ok, "why": "" if code == 0 else f"compare.py ended with {code}; see logs/speed.txt", "table": table}
 
     def profile(self):
-        result = {"ok": True, "texts": {}}
-        for work in WORKS:
+        result = {"ok": True, "texts": self.results.get("profile", {}).get("texts", {})}
+        for work in self.a.works:
             preset, rest, dtype = work.split("/")
             seq, rows = rest.split("x")
             code, out, _ = self.run(f"profile-{preset}", self.meap, "bench", "train", "--preset", preset, "--seq", seq, "--micro-batch", rows, "--dtype", dtype,
@@ -217,7 +225,9 @@ class Check:
         for gpu in machine.get("doctor", {}).get("cuda", {}).get("gpus", []):
             text.append(f"{gpu['name']}, compute capability {gpu['compute_capability']}, {gpu['memory_bytes'] / 2**30:.1f} GiB.")
         text += [f"Bundle {machine.get('bundle')}; {machine.get('platform')}; {time.strftime('%Y-%m-%d')}.", "", "| part | result | |", "| --- | --- | --- |"]
-        for name, x in r.items():
+        for name in PARTS:
+            if (x := r.get(name)) is None:
+                continue
             about = x.get("why") or ""
             if name == "conformance" and "passed" in x:
                 about = f"{x['passed']} passed, {len(x['failed'])} failed, {x['skipped']} skipped in {x['seconds']} s. {about}"
@@ -257,13 +267,17 @@ def main():
     p.add_argument("--peer-device", default="cuda", help="where PyTorch computes (%(default)s)")
     p.add_argument("--systems", default="meap,eager,compiled", help="what is timed (%(default)s)")
     p.add_argument("--rounds", type=int, default=1 if TINY else 3, help="runs of each (%(default)s)")
-    p.add_argument("--skip", default="", type=lambda s: set(filter(None, s.split(","))), help="parts to leave out, with commas between")
+    names = lambda s: set(filter(None, s.split(",")))
+    p.add_argument("--skip", default="", type=names, help="parts to leave out, with commas between: " + ", ".join(PARTS))
+    p.add_argument("--only", default="", type=names, help="parts to run; the report keeps the others from an earlier run into the same folder")
+    p.add_argument("--works", default=WORKS, type=lambda s: s.split(","), help="what is timed, with --only beside what was timed before: " + ", ".join(WORKS))
     a = p.parse_args()
+    if unknown := set(a.works) - set(WORKS):
+        p.error(f"--works: {', '.join(sorted(unknown))} is none of {', '.join(WORKS)}")
+    if unknown := (a.skip | a.only) - set(PARTS):
+        p.error(f"{', '.join(sorted(unknown))} is none of {', '.join(PARTS)}")
     c = Check(a)
-    parts = ["machine", "conformance", "sanitizer", "training", "resume", "generation", "peak", "speed", "profile"]
-    if unknown := a.skip - set(parts):
-        p.error(f"--skip: {', '.join(sorted(unknown))} is none of {', '.join(parts)}")
-    for name in parts:
+    for name in PARTS:
         c.part(name, getattr(c, name))
     shutil.rmtree(c.work, ignore_errors=True)
     print(f"\n{c.out / 'report.md'}\n{c.out / 'report.json'}")

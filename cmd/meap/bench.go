@@ -141,35 +141,33 @@ func benchTrain(conf *config.Config, warmup, steps int, profile bool) (*benchRes
 		System: "meap " + versionString(), DType: t.DType, Device: dev.Name(), Params: model.Parameters(), TokensPerStep: t.TokensPerStep(),
 		Seq: t.Seq, MicroBatch: t.MicroBatch, FirstLoss: math.NaN(),
 	}
-	// As in pretrain, a GPU has the next steps queued while it works. A step's time is that between two results.
+	// As in pretrain, a GPU has the next steps queued while it works: a step's time is that between two results, and more steps than are
+	// timed are queued so that none is missing at the end. Profiling waits for each kernel anyway.
 	var seconds []float64
 	last := time.Now()
-	for step := 1; step <= warmup+steps; step++ {
-		if step == warmup+1 {
-			if profile {
-				stepper.Profile()
-			}
-			last = time.Now()
+	for step := 1; len(seconds) < steps; step++ {
+		if step == warmup+1 && profile {
+			stepper.Profile()
 		}
 		if err := stepper.Step(int64(step), source, t.LearningRate); err != nil {
 			return nil, nil, err
 		}
-		for {
-			result, ok, err := stepper.Next(step == warmup || step == warmup+steps)
+		for len(seconds) < steps {
+			result, ok, err := stepper.Next(profile)
 			if err != nil {
 				return nil, nil, err
 			}
 			if !ok {
 				break
 			}
-			if result.Step <= int64(warmup) {
-				continue
-			}
 			now := time.Now()
-			seconds, last = append(seconds, now.Sub(last).Seconds()), now
-			if r.LastLoss = result.Loss; len(seconds) == 1 {
-				r.FirstLoss = result.Loss
+			if result.Step > int64(warmup) {
+				seconds = append(seconds, now.Sub(last).Seconds())
+				if r.LastLoss = result.Loss; len(seconds) == 1 {
+					r.FirstLoss = result.Loss
+				}
 			}
+			last = now
 		}
 	}
 	slices.Sort(seconds)
