@@ -61,7 +61,8 @@ type (
 	tilesArgs struct {
 		gemmArgs
 		aStride, bStride int64
-		edge, config     unsafe.Pointer
+		//lint:ignore U1000 for AMX, thus on amd64 only
+		edge, config unsafe.Pointer
 	}
 	gemvArgs struct {
 		a, b, c               unsafe.Pointer
