@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"meap/pkg/tokenizer"
 )
 
 // piped runs the program with standard input.
@@ -101,5 +103,14 @@ func TestAddMaskCommand(t *testing.T) {
 	}
 	if ids, err := piped(t, "a[MASK]", "tokenizer", "encode", "--tokenizer", out, "--json"); err != nil || ids != "{\"ids\":[0,26]}\n" {
 		t.Errorf("%s, %v", ids, err)
+	}
+	if _, err := piped(t, "", "tokenizer", "add-mask", "--tokenizer", dir, "--eos", "<|endoftext|>", "-o", out); err != nil {
+		t.Fatal(err)
+	}
+	if tok, err := tokenizer.Load(out); err != nil || tok.Mask() != 26 || tok.EOS() != 27 {
+		t.Errorf("%v, %v", tok, err)
+	}
+	if _, err := piped(t, "", "tokenizer", "add-mask", "--tokenizer", out, "--eos", "</s>", "-o", out); err == nil || !strings.Contains(err.Error(), "<|endoftext|>") {
+		t.Error(err)
 	}
 }
