@@ -100,6 +100,10 @@ func prepareData(c *cobra.Command, o *options, cfg *config.Config, tok tokenizer
 		text += fmt.Sprintf("; %d files were done before the interruption", set.Reused)
 	}
 	b.finish("%s", text)
+	if v := set.Index.Validation; v != nil && len(cfg.Data.Validation) == 0 && 2*v.Bytes > set.Index.Train.Bytes {
+		fmt.Fprintf(w, "data: validation_fraction = %v holds out whole files, and of these few it is much more; name what is held out with data.validation, "+
+			"or join the files\n", cfg.Data.ValidationFraction)
+	}
 	return set, nil
 }
 
