@@ -11,34 +11,45 @@ type encoder struct {
 	stages []func(piece []byte, first bool) // by splitter, then the model
 	merger merger
 
-	// known remembers the tokens of words, each in the set that its hash names,
-	// until two others have come to it.
-	known [][2]knownWord
+	// Words that were met keep their tokens in the set that their hash names,
+	// until two others have come to it. Nearly all fit into a short place, two of
+	// which fill a line of the processor's cache.
+	short [][2]shortPlace
+	long  [][2]longPlace
 	seed  maphash.Seed
 }
 
-// knownWord fills one line of the cache.
-type knownWord struct {
-	length, tokens uint8
-	whole          bool // not a part of a longer word
-	word           [cachedWord]byte
-	ids            [cachedTokens]int32
-}
+// shortPlace and longPlace hold a word with its tokens. whole says that it is
+// not a part of a longer word.
+type (
+	shortPlace struct {
+		length, tokens uint8
+		whole          bool
+		word           [shortBytes]byte
+		ids            [shortTokens]int32
+	}
+	longPlace struct {
+		length, tokens uint8
+		whole          bool
+		word           [longBytes]byte
+		ids            [longTokens]int32
+	}
+)
 
 const (
-	// cachedWord is the length in bytes up to which words are remembered:
-	// longer ones seldom come twice.
-	cachedWord = 21
-	// cachedTokens is how many tokens of a word are.
-	cachedTokens = 10
-	// cacheSets is how many pairs of words are, in 4 MiB.
-	cacheSets = 1 << 15
+	shortBytes, shortTokens = 13, 4
+	// Words above longBytes seldom come twice.
+	longBytes, longTokens = 21, 10
+
+	shortSets = 1 << 15 // 2 MiB
+	longSets  = 1 << 13 // 1 MiB
 )
 
 func newEncoder(t *BPE) *encoder {
 	e := &encoder{
 		t: t, normal: make([][]byte, len(t.normalizers)), split: make([][]byte, len(t.pre.splitters)),
-		merger: merger{m: t.model, window: cacheWindow}, known: make([][2]knownWord, cacheSets), seed: maphash.MakeSeed(),
+		merger: merger{m: t.model, window: cacheWindow},
+		short:  make([][2]shortPlace, shortSets), long: make([][2]longPlace, longSets), seed: maphash.MakeSeed(),
 	}
 	e.stages = make([]func([]byte, bool), len(t.pre.splitters)+1)
 	e.stages[len(t.pre.splitters)] = func(word []byte, _ bool) { e.word(word) }
@@ -57,7 +68,7 @@ func (e *encoder) word(word []byte) {
 	if len(word) == 0 {
 		return
 	}
-	if len(word) <= cachedWord {
+	if len(word) <= longBytes {
 		e.cached(word, true)
 		return
 	}
@@ -66,7 +77,7 @@ func (e *encoder) word(word []byte) {
 	}
 	for len(word) > 0 {
 		n := e.t.model.cut(word)
-		if n <= cachedWord {
+		if n <= longBytes {
 			e.cached(word[:n], false)
 		} else {
 			e.dst = e.merger.word(word[:n], e.dst)
@@ -95,10 +106,18 @@ func (e *encoder) cached(word []byte, whole bool) {
 	if !whole {
 		hash = ^hash
 	}
-	set := &e.known[hash%cacheSets]
-	for i := range set {
-		if k := &set[i]; k.whole == whole && string(k.word[:k.length]) == string(word) {
-			e.dst = append(e.dst, k.ids[:k.tokens]...)
+	short, long := &e.short[hash%shortSets], &e.long[hash%longSets]
+	if len(word) <= shortBytes {
+		for i := range short {
+			if p := &short[i]; string(p.word[:p.length]) == string(word) && p.whole == whole {
+				e.dst = append(e.dst, p.ids[:p.tokens]...)
+				return
+			}
+		}
+	}
+	for i := range long {
+		if p := &long[i]; string(p.word[:p.length]) == string(word) && p.whole == whole {
+			e.dst = append(e.dst, p.ids[:p.tokens]...)
 			return
 		}
 	}
@@ -106,11 +125,19 @@ func (e *encoder) cached(word []byte, whole bool) {
 	if !whole || !e.wholeWord(word) {
 		e.dst = e.merger.word(word, e.dst)
 	}
-	if ids := e.dst[from:]; len(ids) <= cachedTokens {
-		set[1] = set[0]
-		k := &set[0]
-		k.length, k.tokens, k.whole = uint8(len(word)), uint8(len(ids)), whole
-		copy(k.word[:], word)
-		copy(k.ids[:], ids)
+	length, tokens := uint8(len(word)), uint8(min(len(e.dst)-from, longTokens+1))
+	switch {
+	case length <= shortBytes && tokens <= shortTokens:
+		short[1] = short[0]
+		p := &short[0]
+		p.length, p.tokens, p.whole = length, tokens, whole
+		copy(p.word[:], word)
+		copy(p.ids[:], e.dst[from:])
+	case tokens <= longTokens:
+		long[1] = long[0]
+		p := &long[0]
+		p.length, p.tokens, p.whole = length, tokens, whole
+		copy(p.word[:], word)
+		copy(p.ids[:], e.dst[from:])
 	}
 }
