@@ -5,7 +5,7 @@ package cpu
 // pass through L1.
 const (
 	tileWords     = 1 << 18 // of A that a tile packs at a time, if one block is not more
-	packedWords   = 2 << 20 // of B packed at a time, at most
+	packedWords   = 4 << 20 // of B packed at a time, at most
 	packedCols    = 1024    // columns of B packed at a time, at least
 	packItem      = 4       // panels packed per item of the pool
 	fewPanels     = 4       // up to so many panels of A, B is packed where it is used
