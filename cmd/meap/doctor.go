@@ -26,6 +26,10 @@ With --device cuda or cuda:N the exit code is 1 where that GPU cannot be used. N
 much is free, so this suits a container's health check.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f := cpu.DetectFeatures()
+			isa, err := cpu.ParseISA(o.cpuISA)
+			if err != nil {
+				return err
+			}
 			var levels []string
 			for _, isa := range f.Available {
 				levels = append(levels, isa.String())
@@ -44,11 +48,11 @@ much is free, so this suits a container's health check.`,
 			if o.json {
 				err = printJSON(c.OutOrStdout(), map[string]any{
 					"version": versionString(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "processor": f.Model, "processors": f.Processors,
-					"cpu_isa": levels, "cpu_isa_default": cpu.DetectISA().String(), "extensions": f.Extensions, "memory_bytes": memory,
+					"cpu_isa": levels, "cpu_isa_used": isa.String(), "extensions": f.Extensions, "memory_bytes": memory,
 					"cuda": gpus, "goroot": goroot,
 				})
 			} else {
-				err = doctorReport(c.OutOrStdout(), f, levels, memory, gpus, goroot)
+				err = doctorReport(c.OutOrStdout(), f, isa, levels, memory, gpus, goroot)
 			}
 			if why := gpus.unusable(ordinal); err == nil && isCUDA && why != "" {
 				err = fmt.Errorf("cuda:%d cannot be used: %s", ordinal, why)
@@ -61,11 +65,11 @@ much is free, so this suits a container's health check.`,
 }
 
 // doctorReport writes lines of two columns.
-func doctorReport(out io.Writer, f cpu.Features, levels []string, memory int64, gpus cudaReport, goroot string) error {
+func doctorReport(out io.Writer, f cpu.Features, isa cpu.ISA, levels []string, memory int64, gpus cudaReport, goroot string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "meap\t%s, %s/%s\n", versionString(), runtime.GOOS, runtime.GOARCH)
 	fmt.Fprintf(w, "processor\t%s, %d threads\n", f.Model, f.Processors)
-	fmt.Fprintf(w, "cpu-isa\t%s (used: %s)\n", strings.Join(levels, ", "), cpu.DetectISA())
+	fmt.Fprintf(w, "cpu-isa\t%s (used: %s)\n", strings.Join(levels, ", "), isa)
 	if len(f.Extensions) > 0 {
 		fmt.Fprintf(w, "extensions\t%s\n", strings.Join(f.Extensions, ", "))
 	}

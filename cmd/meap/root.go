@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meap/internal/config"
+	"meap/pkg/graph/cpu"
 )
 
 // options are the flags that every subcommand has.
@@ -15,6 +16,17 @@ type options struct {
 	threads int
 	cpuISA  string
 	json    bool
+}
+
+// check refuses what no command could do, also where the command does not use it.
+func (o *options) check() error {
+	if o.threads < 0 {
+		return usagef("--threads %d is negative; leave it out for one per core", o.threads)
+	}
+	if _, err := cpu.ParseISA(o.cpuISA); err != nil {
+		return usagef("--cpu-isa: %v", err)
+	}
+	return nil
 }
 
 func newRoot() *cobra.Command {
@@ -33,10 +45,11 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRun: func(c *cobra.Command, _ []string) {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if c.Annotations[endsWell] == "" {
 				signal.Reset(interrupts...)
 			}
+			return o.check()
 		},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {

@@ -16,12 +16,9 @@ type Device struct {
 
 // NewDevice returns a device with a pool of its own: threads 0 takes one per core, isa "auto" or "" the best there is.
 func NewDevice(threads int, isa string) (*Device, error) {
-	level := DetectISA()
-	if isa != "" && isa != "auto" {
-		var err error
-		if level, err = ParseISA(isa); err != nil {
-			return nil, err
-		}
+	level, err := ParseISA(isa)
+	if err != nil {
+		return nil, err
 	}
 	pool := NewPool(threads)
 	k, err := NewKernels(pool, level)

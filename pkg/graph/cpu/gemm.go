@@ -4,7 +4,6 @@ package cpu
 // (blockLanes x a few hundred columns) stays in the L2 cache while panels of A
 // pass through L1.
 const (
-	tileWords     = 1 << 18 // of A that a tile packs at a time, if one block is not more
 	packedWords   = 4 << 20 // of B packed at a time, at most
 	packedCols    = 1024    // columns of B packed at a time, at least
 	packItem      = 4       // panels packed per item of the pool
@@ -164,15 +163,16 @@ func (g *gemm) mulMany() {
 	}
 }
 
-// cut chooses the size of the tiles: as large as the caches allow, but enough of
-// them for all threads to finish together. Tiles beside each other pack the same
-// rows, so columns are cut only where there are few rows.
+// cut chooses the size of the tiles: as large as the caches allow, but as many of them,
+// all alike, for each thread. Tiles beside each other pack the same rows, so columns are
+// cut only where there are few rows.
 func (g *gemm) cut(cols int) {
-	want := 1
-	if g.pool.Threads() > 1 {
-		want = 4 * g.pool.Threads()
+	threads, want := g.pool.Threads(), 1
+	if threads > 1 {
+		want = 2 * threads
 	}
-	g.tileRows = max(1, min(g.tileRowsMax/g.mr, g.aPanels/want))
+	down := max(want, ceilDiv(g.aPanels, g.tileRowsMax/g.mr))
+	g.tileRows = ceilDiv(g.aPanels, ceilDiv(down, threads)*threads)
 	g.tilesDown = ceilDiv(g.aPanels, g.tileRows)
 	g.tileCols = ceilDiv(ceilDiv(cols, g.nr), ceilDiv(want, g.tilesDown))
 }
@@ -219,7 +219,7 @@ func (g *gemm) tile(item, worker int) {
 	row := i0 * g.mr
 	rows := min(i1*g.mr, g.m) - row
 	blockWords := g.tileRows * g.mr * g.block
-	blocks := max(1, tileWords/blockWords)
+	blocks := max(1, g.tileWords/blockWords)
 	a := scratch(&g.workBuf[worker], min(blocks, g.q1-g.q0)*blockWords)
 	for q0 := g.q0; q0 < g.q1; q0 += blocks {
 		q1 := min(q0+blocks, g.q1)

@@ -5,13 +5,14 @@ import "unsafe"
 func simdTiles(isa ISA, bf16 bool) tiles {
 	switch {
 	case isa == AMX && bf16:
-		return tiles{isa: AMX, mr: 32, nr: 32, step: 16, blockLanes: 192, tileRowsMax: 512, cachedPanels: 24, pairs: true}
+		return tiles{isa: AMX, mr: 32, nr: 32, step: 16, blockLanes: 192, tileRowsMax: 512, tileWords: 1 << 18, cachedPanels: 24,
+			pairs: true}
 	case isa >= AVX512:
 		native := bf16 && nativeBF16
-		return tiles{isa: AVX512, mr: 14, nr: 32, step: 1, blockLanes: 384, tileRowsMax: 256, cachedPanels: 12,
+		return tiles{isa: AVX512, mr: 14, nr: 32, step: 1, blockLanes: 384, tileRowsMax: 256, tileWords: 1 << 18, cachedPanels: 12,
 			vector: !native, pairs: native, round: bf16 && !native}
 	}
-	return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, blockLanes: 256, tileRowsMax: 144, cachedPanels: 24,
+	return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, blockLanes: 256, tileRowsMax: 192, tileWords: 1 << 16, cachedPanels: 24,
 		panels: true, vector: true, round: bf16}
 }
 

@@ -2,7 +2,7 @@ package cpu
 
 // simdTiles has block sizes after AVX2's, for caches of the same sizes.
 func simdTiles(isa ISA, bf16 bool) tiles {
-	return tiles{isa: isa, mr: 12, nr: 8, step: 1, blockLanes: 256, tileRowsMax: 144, cachedPanels: 48,
+	return tiles{isa: isa, mr: 12, nr: 8, step: 1, blockLanes: 256, tileRowsMax: 192, tileWords: 1 << 16, cachedPanels: 48,
 		panels: true, vector: true, round: bf16}
 }
 

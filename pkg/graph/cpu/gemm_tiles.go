@@ -12,20 +12,20 @@ type tiles struct {
 	mr, nr     int
 	step       int // the lanes of a panel are a multiple of it
 	blockLanes int // lanes along the sum per pass over C
-	// Of a tile of C: the rows at most, and the panels of B that stay in the L2 cache
-	// while those rows pass.
-	tileRowsMax, cachedPanels int
-	panels                    bool // the kernels pack and multiply many panels at a time
-	vector                    bool // a kernel multiplies one row of A by B as it lies
-	pairs                     bool // lanes are bf16 pairs
-	round                     bool // lanes are fp32 values that were rounded to bf16
+	// Of a tile of C: the rows at most, the words of A that are packed at a time if one
+	// block is not more, and the panels of B that these pass before the next block.
+	tileRowsMax, tileWords, cachedPanels int
+	panels                               bool // the kernels pack and multiply many panels at a time
+	vector                               bool // a kernel multiplies one row of A by B as it lies
+	pairs                                bool // lanes are bf16 pairs
+	round                                bool // lanes are fp32 values that were rounded to bf16
 }
 
 func newTiles(isa ISA, bf16 bool) tiles {
 	if isa != Generic {
 		return simdTiles(isa, bf16)
 	}
-	return tiles{isa: Generic, mr: 4, nr: 4, step: 1, blockLanes: 384, tileRowsMax: 128, cachedPanels: 32, round: bf16}
+	return tiles{isa: Generic, mr: 4, nr: 4, step: 1, blockLanes: 384, tileRowsMax: 128, tileWords: 1 << 18, cachedPanels: 32, round: bf16}
 }
 
 // lanes is the length in lanes of a panel for a sum over k elements.
