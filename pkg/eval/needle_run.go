@@ -217,7 +217,8 @@ func (n *Needle) score(ctx context.Context, m LanguageModel, prompts []*NeedlePr
 	}
 	for i, p := range prompts {
 		c := &n.cfg.Cases[p.Case]
-		p.Answer = string(n.tok.Decode(answers[i]))
+		// Bytes that are no UTF-8 become U+FFFD here already, as they do in JSON, so that an answer that is read back is the same.
+		p.Answer = string([]rune(string(n.tok.Decode(answers[i]))))
 		with, without := sum(rows[i]), controls[p.Case]
 		p.NeedleScores = NeedleScores{
 			Recall: c.recall(p.Answer), Exact: c.exact(p.Answer),

@@ -3,6 +3,7 @@ package eval
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -97,6 +98,24 @@ func TestNeedleRun(t *testing.T) {
 	}
 	if m := MetricAuto.shown([]*NeedleResult{none, res}); m.Metric != MetricRecall {
 		t.Errorf("with exact answers %s is shown", m.Metric)
+	}
+}
+
+// An answer that is no UTF-8, as of a model that has learnt little, is the same once it has been written to the journal and read back.
+func TestNeedleAnswerOfBytes(t *testing.T) {
+	n := needlePlan(t, byteTok{}, prose(4000), []int{600}, []float64{50})
+	babbles := &stubModel{scorerFunc: uniform(256, 1<<20), answer: func([]int32) string { return "7\xff\xc3(\xf0\x9f\x98" }}
+	res, err := n.Run(context.Background(), babbles, "f", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(res.Prompts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back NeedlePrompt
+	if err := json.Unmarshal(raw, &back); err != nil || back.Answer != res.Prompts[0].Answer || back.Answer != "7\uFFFD\uFFFD(\uFFFD\uFFFD\uFFFD" {
+		t.Errorf("answered %q, read back %q: %v", res.Prompts[0].Answer, back.Answer, err)
 	}
 }
 
