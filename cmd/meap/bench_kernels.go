@@ -60,7 +60,7 @@ read and written). Both peaks are measured first. Work that fits into the caches
 			}
 			dev, err := cpu.NewDevice(o.threads, o.cpuISA)
 			if err != nil {
-				return usagef("--cpu-isa: %v", err)
+				return err
 			}
 			defer dev.Close()
 			report, end := kernelReport(c, o.json, dev)

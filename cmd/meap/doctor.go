@@ -26,10 +26,6 @@ With --device cuda or cuda:N the exit code is 1 where that GPU cannot be used. N
 much is free, so this suits a container's health check.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f := cpu.DetectFeatures()
-			isa, err := cpu.ParseISA(o.cpuISA)
-			if err != nil {
-				return err
-			}
 			var levels []string
 			for _, isa := range f.Available {
 				levels = append(levels, isa.String())
@@ -48,11 +44,11 @@ much is free, so this suits a container's health check.`,
 			if o.json {
 				err = printJSON(c.OutOrStdout(), map[string]any{
 					"version": versionString(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "processor": f.Model, "processors": f.Processors,
-					"cpu_isa": levels, "cpu_isa_used": isa.String(), "extensions": f.Extensions, "memory_bytes": memory,
+					"cpu_isa": levels, "cpu_isa_used": o.isa.String(), "extensions": f.Extensions, "memory_bytes": memory,
 					"cuda": gpus, "goroot": goroot,
 				})
 			} else {
-				err = doctorReport(c.OutOrStdout(), f, isa, levels, memory, gpus, goroot)
+				err = doctorReport(c.OutOrStdout(), f, o.isa, levels, memory, gpus, goroot)
 			}
 			if why := gpus.unusable(ordinal); err == nil && isCUDA && why != "" {
 				err = fmt.Errorf("cuda:%d cannot be used: %s", ordinal, why)

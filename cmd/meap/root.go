@@ -15,16 +15,17 @@ import (
 type options struct {
 	threads int
 	cpuISA  string
+	isa     cpu.ISA // what cpuISA stands for
 	json    bool
 }
 
 // check refuses what no command could do, also where the command does not use it.
-func (o *options) check() error {
+func (o *options) check() (err error) {
 	if o.threads < 0 {
 		return usagef("--threads %d is negative; leave it out for one per core", o.threads)
 	}
-	if _, err := cpu.ParseISA(o.cpuISA); err != nil {
-		return usagef("--cpu-isa: %v", err)
+	if o.isa, err = cpu.ParseISA(o.cpuISA); err != nil {
+		return usagef("--%v", err)
 	}
 	return nil
 }
@@ -33,7 +34,7 @@ func newRoot() *cobra.Command {
 	o := &options{}
 	root := &cobra.Command{
 		Use:   "meap",
-		Short: "Pretrain and evaluate language models with mask-enhanced autoregressive prediction",
+		Short: "Pretrain, fine-tune and evaluate language models with mask-enhanced autoregressive prediction",
 		Long: `meap trains decoder-only Transformers by next-token prediction with a small share of the
 input tokens replaced by [MASK] (MEAP, arXiv 2502.07490), and measures what that does to
 retrieval from long contexts. Models are folders that Hugging Face tools read.

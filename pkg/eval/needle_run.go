@@ -34,7 +34,7 @@ type NeedlePrompt struct {
 	Case         int      `json:"case"`   // index in the configuration's cases
 	PromptTokens int      `json:"prompt_tokens"`
 	Needles      []Placed `json:"needles"`
-	Answer       string   `json:"answer"` // the model's
+	Answer       string   `json:"answer"` // the model's, as valid UTF-8
 	NeedleScores
 }
 

@@ -93,7 +93,12 @@ func Load(ctx context.Context, data dataset.Config, o Options) (*Set, error) {
 	case data.ValidationFraction > 0:
 		s.Train, s.Validation = holdOut(s.Train, data.ValidationFraction)
 	}
-	if len(s.Train) == 0 {
+	switch {
+	case len(s.Train) > 0:
+	case len(s.Validation) > 0 && len(data.Validation) == 0:
+		return nil, fmt.Errorf("data.validation_fraction = %v holds out all that can be trained on, %d of %d dialogues; set it to 0 or give more dialogues",
+			data.ValidationFraction, len(s.Validation), s.Report.Dialogues)
+	default:
 		return nil, fmt.Errorf("data.sources: none of the %d dialogues can be trained on: %v", s.Report.Dialogues, s.Report)
 	}
 	return &s, nil

@@ -204,6 +204,10 @@ func TestHoldOut(t *testing.T) {
 	if other, err := load(t, o, 0.2, map[string]string{"x.jsonl": text.String()}); err != nil || other.Fingerprint() == s.Fingerprint() {
 		t.Errorf("other training examples have the same fingerprint (%v)", err)
 	}
+	one := map[string]string{"x.jsonl": "{\"instruction\": \"a\", \"output\": \"x\"}\n{\"instruction\": \"b\", \"output\": \"\"}\n"}
+	if _, err := load(t, o, 0.1, one); err == nil || !strings.Contains(err.Error(), "data.validation_fraction = 0.1 holds out all that can be trained on, 1 of 2") {
+		t.Errorf("the only dialogue is held out: %v", err)
+	}
 }
 
 func FuzzRecord(f *testing.F) {
