@@ -31,14 +31,15 @@ type Attention struct {
 // the same to the last bit however many queries and sequences are computed with
 // it.
 func (k *Kernels) AttentionForward(a *Attention, out, lse, q, keys, values []float32) {
-	k.attention.forward(a, out, lse, q, keys, values)
+	k.attention.forward(a, floats{full: out}, lse, floats{full: q}, floats{full: keys}, floats{full: values})
 }
 
 // AttentionBackward computes the gradients of q, keys and values from those of
 // the output, for Queries = Keys and no Past. out and lse are the results of
 // AttentionForward. dq, dk and dv are overwritten.
 func (k *Kernels) AttentionBackward(a *Attention, dq, dk, dv, q, keys, values, out, lse, dout []float32) {
-	k.attention.backward(a, dq, dk, dv, q, keys, values, out, lse, dout)
+	k.attention.backward(a, floats{full: dq}, floats{full: dk}, floats{full: dv}, floats{full: q}, floats{full: keys}, floats{full: values},
+		floats{full: out}, lse, floats{full: dout})
 }
 
 const (
@@ -52,7 +53,6 @@ type attention struct {
 	k          *Kernels
 	fp32, bf16 tiles
 	budget     int // floats of packed operands kept at a time, if one pair fits
-	packBuf    []float32
 	deltaBuf   []float32
 	work       []attentionScratch // per worker
 
@@ -70,17 +70,26 @@ type attentionScratch struct {
 	out      []float32 // [tileQueries, width]
 	max, sum []float32 // [tileQueries]
 	ranges   [2 * tileQueries]int32
+
+	wide []float32 // pieces of operands in bf16; see packFloats
+
+	// Gradients that will be rounded to bf16, while they are summed, of keys from firstKey on and of queries
+	// from firstQuery on: rows of HeadDim.
+	dq, dk, dv           []float32
+	firstKey, firstQuery int
 }
 
 // attentionCall is one call. A pair is one kv head of one sequence, together with
 // the group of heads that read it. Where there are pairs enough for all threads, each
 // is one item, whose packed operands stay in its thread's cache. Otherwise pairs are
 // worked on in runs whose packed operands fit the budget, and divided into blocks.
+// Tensors are fp32 or bf16; what is computed and summed is fp32.
 type attentionCall struct {
 	*Attention
 	*tiles
-	out, lse, q, keys, values []float32
-	dout, dq, dk, dv          []float32
+	out, q, keys, values floats
+	dout, dq, dk, dv     floats
+	lse                  []float32
 
 	group       int // heads per kv head
 	width       int // HeadDim rounded up to whole vectors
@@ -95,6 +104,7 @@ type attentionCall struct {
 	whole      bool      // pairs are items, which pack their own operands
 	pairFloats int       // packed floats of a slot
 	packed     []float32 // of the slots: one for each pair of the run, or for each worker
+	sumFloats  int       // floats for gradients that will be rounded, of a worker
 	delta      []float32 // backward: dout.out of each query of a slot
 
 	// Floats in a panel of query rows (as A), of key rows (as B), and of columns
@@ -171,7 +181,7 @@ func (a *attention) run(pairFloats int, pairFn func(pair, worker int), divided f
 	if a.whole {
 		size, slots = all, min(all, a.k.pool.Threads())
 	}
-	a.packed = scratch(&a.packBuf, slots*pairFloats)
+	a.packed = a.k.shared(slots*pairFloats + len(a.work)*a.sumFloats)
 	a.delta = scratch(&a.deltaBuf, slots*a.group*a.Queries)
 	for ; a.first < all; a.first += size {
 		a.pairs = min(size, all-a.first)
@@ -225,18 +235,23 @@ func (c *attentionCall) pair(i int) (b, kvHead int) {
 }
 
 // keyRows returns the floats of x, keys or values, from key j of a head on.
-func (c *attentionCall) keyRows(x []float32, b, kvHead, j int) (rows []float32, ld int) {
+func (c *attentionCall) keyRows(x floats, b, kvHead, j int) (rows floats, ld int) {
 	ld = c.KVHeads * c.HeadDim
-	return x[(b*c.Keys+j)*ld+kvHead*c.HeadDim:], ld
+	return x.from((b*c.Keys+j)*ld + kvHead*c.HeadDim), ld
 }
 
 // queryRows returns the floats of x, shaped like q, from row r of a head on.
-func (c *attentionCall) queryRows(x []float32, b, head, r int) (rows []float32, ld int) {
+func (c *attentionCall) queryRows(x floats, b, head, r int) (rows floats, ld int) {
 	ld = c.Heads * c.HeadDim
 	if c.single {
-		return x[b*ld+(head+r)*c.HeadDim:], c.HeadDim
+		return x.from(b*ld + (head+r)*c.HeadDim), c.HeadDim
 	}
-	return x[(b*c.Queries+r)*ld+head*c.HeadDim:], ld
+	return x.from((b*c.Queries+r)*ld + head*c.HeadDim), ld
+}
+
+// packFrom packs rows or columns of x, which begins at the first of them.
+func (a *attention) packFrom(w *attentionScratch, dst []float32, stride int, of side, x floats, ld int, along bool, count, kn int) {
+	a.packFloats(&w.wide, a.k.vec, dst, stride, of, x, ld, along, 0, count, 0, kn)
 }
 
 // setRanges says for each row of the tile at row r0 and key j0 which of its keys

@@ -8,10 +8,10 @@ package cpu
 //
 // Each element of dk and dv is summed over the heads of the group and then the
 // blocks of queries, in ascending order, and each of dq over the blocks of keys.
-// That order holds whether a pair is one item, which computes the scores once, or
-// its blocks are items of their own, which computes them twice but occupies more
-// threads; so the choice changes no result.
-func (a *attention) backward(s *Attention, dq, dk, dv, q, keys, values, out, lse, dout []float32) {
+// That order holds whether a pair is one item, which computes the scores once and packs the
+// queries of one head at a time, or its blocks are items of their own, which computes them
+// twice but occupies more threads; so the choice changes no result.
+func (a *attention) backward(s *Attention, dq, dk, dv, q, keys, values, out floats, lse []float32, dout floats) {
 	if s.Batch == 0 || s.Queries == 0 {
 		return
 	}
@@ -23,9 +23,26 @@ func (a *attention) backward(s *Attention, dq, dk, dv, q, keys, values, out, lse
 	a.queryBlocks = ceilDiv(a.rows, a.tileRows)
 	a.dq, a.dk, a.dv = dq, dk, dv
 	a.q, a.keys, a.values, a.out, a.lse, a.dout = q, keys, values, out, lse, dout
-	pair := a.keyBlocks*a.keyBlockFloats() + a.group*a.queryBlocks*a.queryBlockFloats()
 	a.whole = !a.fewPairs(s.Batch * s.KVHeads)
-	a.run(pair, a.backwardPairFn, (*attention).backwardRun)
+	heads, keyRows, rows := a.group, tileKeys, a.tileRows
+	if a.whole {
+		heads, keyRows, rows = 1, a.Keys, a.Queries
+	}
+	if dq.half != nil {
+		a.sumFloats = (2*keyRows + rows) * a.HeadDim
+	}
+	a.run(a.keyBlocks*a.keyBlockFloats()+heads*a.queryBlocks*a.queryBlockFloats(), a.backwardPairFn, (*attention).backwardRun)
+}
+
+// sums cuts a worker's memory for gradients that will be rounded: of so many keys and queries.
+func (a *attention) sums(worker, firstKey, keys, firstQuery, queries int) *attentionScratch {
+	w := &a.work[worker]
+	if a.sumFloats > 0 {
+		x := a.packed[len(a.packed)-(worker+1)*a.sumFloats:][:a.sumFloats]
+		w.dk, w.dv, w.dq = x[:keys*a.HeadDim], x[keys*a.HeadDim:2*keys*a.HeadDim], x[2*keys*a.HeadDim:][:queries*a.HeadDim]
+		w.firstKey, w.firstQuery = firstKey, firstQuery
+	}
+	return w
 }
 
 func (c *attentionCall) keyBlockFloats() int {
@@ -66,64 +83,88 @@ func (c *attentionCall) keyBlock(slot, j int) packedKeys {
 	return packedKeys{x, x[n:], x[2*n:]}
 }
 
-// queryBlock returns block i of head g of the group of the pair in a slot.
-func (c *attentionCall) queryBlock(slot, g, i int) packedQueries {
-	x := c.packed[slot*c.pairFloats+c.keyBlocks*c.keyBlockFloats()+(g*c.queryBlocks+i)*c.queryBlockFloats():]
+// queryBlock returns block i of the head at a place of a slot.
+func (c *attentionCall) queryBlock(slot, place, i int) packedQueries {
+	x := c.packed[slot*c.pairFloats+c.keyBlocks*c.keyBlockFloats()+(place*c.queryBlocks+i)*c.queryBlockFloats():]
 	n, m := c.tileRows/c.mr*c.queryPanel, ceilDiv(c.HeadDim, c.nr)*c.overQueries
 	return packedQueries{x, x[n:], x[2*n:], x[2*n+m:]}
 }
 
-func (a *attention) packBackwardItem(item, _ int) {
-	a.packBackward(item/a.blocks(), item/a.blocks(), item%a.blocks())
-}
-
-func (a *attention) packBackward(slot, pair, block int) {
-	b, kvHead := a.pair(pair)
+func (a *attention) packBackwardItem(item, worker int) {
+	slot, block, w := item/a.blocks(), item%a.blocks(), &a.work[worker]
 	if block < a.keyBlocks {
-		to := a.keyBlock(slot, block)
-		j0 := block * tileKeys
-		cols := min(tileKeys, a.Keys-j0)
-		k, ld := a.keyRows(a.keys, b, kvHead, j0)
-		v, _ := a.keyRows(a.values, b, kvHead, j0)
-		a.packAll(to.k, a.keyPanel, right, k, ld, true, 0, cols, 0, a.HeadDim)
-		a.packAll(to.v, a.keyPanel, right, v, ld, true, 0, cols, 0, a.HeadDim)
-		a.packAll(to.kCols, a.overKeys, right, k, ld, false, 0, a.HeadDim, 0, cols)
+		a.packKeys(w, slot, slot, block)
 		return
 	}
-	g, i := (block-a.keyBlocks)/a.queryBlocks, (block-a.keyBlocks)%a.queryBlocks
-	to := a.queryBlock(slot, g, i)
+	block -= a.keyBlocks
+	a.packQueries(w, slot, slot, block/a.queryBlocks, block/a.queryBlocks, block%a.queryBlocks)
+}
+
+func (a *attention) packKeys(w *attentionScratch, slot, pair, block int) {
+	b, kvHead := a.pair(pair)
+	to := a.keyBlock(slot, block)
+	j0 := block * tileKeys
+	cols := min(tileKeys, a.Keys-j0)
+	k, ld := a.keyRows(a.keys, b, kvHead, j0)
+	v, _ := a.keyRows(a.values, b, kvHead, j0)
+	a.packFrom(w, to.k, a.keyPanel, right, k, ld, true, cols, a.HeadDim)
+	a.packFrom(w, to.v, a.keyPanel, right, v, ld, true, cols, a.HeadDim)
+	a.packFrom(w, to.kCols, a.overKeys, right, k, ld, false, a.HeadDim, cols)
+}
+
+// packQueries packs block i of head g of a pair's group, as the head at place of the slot.
+func (a *attention) packQueries(w *attentionScratch, slot, pair, place, g, i int) {
+	b, kvHead := a.pair(pair)
+	to := a.queryBlock(slot, place, i)
 	head, r0 := kvHead*a.group+g, i*a.tileRows
 	rows := min(a.tileRows, a.Queries-r0)
 	q, ld := a.queryRows(a.q, b, head, r0)
 	dout, _ := a.queryRows(a.dout, b, head, r0)
 	out, _ := a.queryRows(a.out, b, head, r0)
-	a.packAll(to.q, a.queryPanel, left, q, ld, true, 0, rows, 0, a.HeadDim)
-	a.packAll(to.dout, a.queryPanel, left, dout, ld, true, 0, rows, 0, a.HeadDim)
-	a.packAll(to.qCols, a.overQueries, right, q, ld, false, 0, a.HeadDim, 0, rows)
-	a.packAll(to.doutCols, a.overQueries, right, dout, ld, false, 0, a.HeadDim, 0, rows)
-	delta := a.delta[(slot*a.group+g)*a.Queries+r0:]
+	a.packFrom(w, to.q, a.queryPanel, left, q, ld, true, rows, a.HeadDim)
+	a.packFrom(w, to.dout, a.queryPanel, left, dout, ld, true, rows, a.HeadDim)
+	a.packFrom(w, to.qCols, a.overQueries, right, q, ld, false, a.HeadDim, rows)
+	a.packFrom(w, to.doutCols, a.overQueries, right, dout, ld, false, a.HeadDim, rows)
+	delta := a.delta[(slot*a.group+place)*a.Queries+r0:]
 	for r := range rows {
-		delta[r] = float32(a.k.Dot(dout[r*ld:][:a.HeadDim], out[r*ld:]))
+		x, y := a.wideRow(w.s, dout, r*ld), a.wideRow(w.dp, out, r*ld)
+		delta[r] = float32(a.k.Dot(x, y))
 	}
 }
 
-// backwardPair computes all gradients of a pair.
+// wideRow returns the HeadDim numbers of x from the i-th on, in memory of buf if they are bf16.
+func (a *attention) wideRow(buf []float32, x floats, i int) []float32 {
+	if x.half == nil {
+		return x.full[i:][:a.HeadDim]
+	}
+	buf = buf[:a.HeadDim]
+	a.k.Widen(buf, x.half[i:])
+	return buf
+}
+
+// backwardPair computes all gradients of a pair, one head after the other.
 func (a *attention) backwardPair(pair, worker int) {
-	for block := range a.blocks() {
-		a.packBackward(worker, pair, block)
+	w := a.sums(worker, 0, a.Keys, 0, a.Queries)
+	for j := range a.keyBlocks {
+		a.packKeys(w, worker, pair, j)
+		a.clearKeys(w, pair, j)
 	}
 	for g := range a.group {
 		for i := range a.queryBlocks {
-			a.clearQueries(pair, g, i)
+			a.packQueries(w, worker, pair, 0, g, i)
+			a.clearQueries(w, pair, g, i)
+		}
+		for j := range a.keyBlocks {
+			for i := j * tileKeys / a.tileRows; i < a.queryBlocks; i++ {
+				a.backwardTile(w, worker, pair, 0, g, i, j, true, true)
+			}
+		}
+		for i := range a.queryBlocks {
+			a.roundQueries(w, pair, g, i)
 		}
 	}
 	for j := range a.keyBlocks {
-		a.clearKeys(pair, j)
-		for g := range a.group {
-			for i := j * tileKeys / a.tileRows; i < a.queryBlocks; i++ {
-				a.backwardTile(&a.work[worker], worker, pair, g, i, j, true, true)
-			}
-		}
+		a.roundKeys(w, pair, j)
 	}
 }
 
@@ -131,12 +172,14 @@ func (a *attention) backwardPair(pair, worker int) {
 // most queries see, come first.
 func (a *attention) keyBlockItem(item, worker int) {
 	j, pair := item/a.pairs, item%a.pairs
-	a.clearKeys(pair, j)
+	w := a.sums(worker, j*tileKeys, tileKeys, 0, 0)
+	a.clearKeys(w, pair, j)
 	for g := range a.group {
 		for i := j * tileKeys / a.tileRows; i < a.queryBlocks; i++ {
-			a.backwardTile(&a.work[worker], pair, pair, g, i, j, true, false)
+			a.backwardTile(w, pair, pair, g, g, i, j, true, false)
 		}
 	}
+	a.roundKeys(w, pair, j)
 }
 
 // queryItem computes dq of one block of queries of one head. The last blocks,
@@ -144,33 +187,80 @@ func (a *attention) keyBlockItem(item, worker int) {
 func (a *attention) queryItem(item, worker int) {
 	i := a.queryBlocks - 1 - item/(a.pairs*a.group)
 	pair, g := item/a.group%a.pairs, item%a.group
-	a.clearQueries(pair, g, i)
+	w := a.sums(worker, 0, 0, i*a.tileRows, a.tileRows)
+	a.clearQueries(w, pair, g, i)
 	for j := 0; j*tileKeys < min((i+1)*a.tileRows, a.Queries); j++ {
-		a.backwardTile(&a.work[worker], pair, pair, g, i, j, false, true)
+		a.backwardTile(w, pair, pair, g, g, i, j, false, true)
 	}
+	a.roundQueries(w, pair, g, i)
 }
 
-func (a *attention) clearKeys(pair, j int) {
+// keySums returns the rows of dk or dv from key j of a pair on, where they are summed: the tensor x,
+// or own, the worker's memory.
+func (a *attention) keySums(w *attentionScratch, x floats, own []float32, pair, j int) (rows []float32, ld int) {
+	if x.half != nil {
+		return own[(j-w.firstKey)*a.HeadDim:], a.HeadDim
+	}
 	b, kvHead := a.pair(pair)
-	dk, ld := a.keyRows(a.dk, b, kvHead, j*tileKeys)
-	dv, _ := a.keyRows(a.dv, b, kvHead, j*tileKeys)
+	y, ld := a.keyRows(x, b, kvHead, j)
+	return y.full, ld
+}
+
+// querySums is the same for the rows of dq from query r of a head on.
+func (a *attention) querySums(w *attentionScratch, pair, g, r int) (rows []float32, ld int) {
+	if a.dq.half != nil {
+		return w.dq[(r-w.firstQuery)*a.HeadDim:], a.HeadDim
+	}
+	b, kvHead := a.pair(pair)
+	y, ld := a.queryRows(a.dq, b, kvHead*a.group+g, r)
+	return y.full, ld
+}
+
+func (a *attention) clearKeys(w *attentionScratch, pair, j int) {
+	dk, ld := a.keySums(w, a.dk, w.dk, pair, j*tileKeys)
+	dv, _ := a.keySums(w, a.dv, w.dv, pair, j*tileKeys)
 	for r := range min(tileKeys, a.Keys-j*tileKeys) {
 		clear(dk[r*ld:][:a.HeadDim])
 		clear(dv[r*ld:][:a.HeadDim])
 	}
 }
 
-func (a *attention) clearQueries(pair, g, i int) {
-	b, kvHead := a.pair(pair)
-	dq, ld := a.queryRows(a.dq, b, kvHead*a.group+g, i*a.tileRows)
+func (a *attention) clearQueries(w *attentionScratch, pair, g, i int) {
+	dq, ld := a.querySums(w, pair, g, i*a.tileRows)
 	for r := range min(a.tileRows, a.Queries-i*a.tileRows) {
 		clear(dq[r*ld:][:a.HeadDim])
 	}
 }
 
-// backwardTile adds what one tile, block i of the queries of head g and block j
-// of the keys, gives to dk and dv (if toKeys) and to dq (if toQueries).
-func (a *attention) backwardTile(w *attentionScratch, slot, pair, g, i, j int, toKeys, toQueries bool) {
+// roundKeys writes the finished sums of a block of keys where they are to be bf16.
+func (a *attention) roundKeys(w *attentionScratch, pair, j int) {
+	if a.dk.half == nil {
+		return
+	}
+	b, kvHead := a.pair(pair)
+	for r := j * tileKeys; r < min((j+1)*tileKeys, a.Keys); r++ {
+		dk, _ := a.keyRows(a.dk, b, kvHead, r)
+		dv, _ := a.keyRows(a.dv, b, kvHead, r)
+		a.k.Narrow(dk.half[:a.HeadDim], w.dk[(r-w.firstKey)*a.HeadDim:])
+		a.k.Narrow(dv.half[:a.HeadDim], w.dv[(r-w.firstKey)*a.HeadDim:])
+	}
+}
+
+// roundQueries is the same for a block of queries.
+func (a *attention) roundQueries(w *attentionScratch, pair, g, i int) {
+	if a.dq.half == nil {
+		return
+	}
+	b, kvHead := a.pair(pair)
+	for r := i * a.tileRows; r < min((i+1)*a.tileRows, a.Queries); r++ {
+		dq, _ := a.queryRows(a.dq, b, kvHead*a.group+g, r)
+		a.k.Narrow(dq.half[:a.HeadDim], w.dq[(r-w.firstQuery)*a.HeadDim:])
+	}
+}
+
+// backwardTile adds what one tile, block i of the queries of head g, packed as the one at place of
+// the slot, and block j of the keys, gives to dk and dv (if toKeys) and to dq (if toQueries).
+func (a *attention) backwardTile(w *attentionScratch, slot, pair, place, g, i, j int, toKeys, toQueries bool) {
 	b, kvHead := a.pair(pair)
 	head, r0, j0 := kvHead*a.group+g, i*a.tileRows, j*tileKeys
 	rows := min(a.tileRows, a.Queries-r0)
@@ -178,7 +268,7 @@ func (a *attention) backwardTile(w *attentionScratch, slot, pair, g, i, j int, t
 	if cols == 0 || a.firstFrom(b, r0, r0+rows) >= j0+cols {
 		return
 	}
-	keys, queries := a.keyBlock(slot, j), a.queryBlock(slot, g, i)
+	keys, queries := a.keyBlock(slot, j), a.queryBlock(slot, place, i)
 	for r, n, seen := 0, 0, 0; r < rows; r += n {
 		n, seen = a.together(b, r0+r, rows-r, j0, cols)
 		at := r / a.mr * a.queryPanel
@@ -187,18 +277,18 @@ func (a *attention) backwardTile(w *attentionScratch, slot, pair, g, i, j int, t
 	}
 	w.setRanges(&a.attentionCall, b, r0, rows, j0, cols)
 	lse := a.lse[(b*a.Heads+head)*a.Queries+r0:]
-	delta := a.delta[(slot*a.group+g)*a.Queries+r0:]
+	delta := a.delta[(slot*a.group+place)*a.Queries+r0:]
 	a.k.softmaxTileGrad(w, lse[:rows], delta[:rows], cols, a.Scale)
 	if toKeys {
-		dv, ld := a.keyRows(a.dv, b, kvHead, j0)
-		dk, _ := a.keyRows(a.dk, b, kvHead, j0)
+		dv, ld := a.keySums(w, a.dv, w.dv, pair, j0)
+		dk, _ := a.keySums(w, a.dk, w.dk, pair, j0)
 		a.addTransposed(dv, ld, w, w.s, queries.doutCols, r0, rows, j0, cols)
 		a.addTransposed(dk, ld, w, w.dp, queries.qCols, r0, rows, j0, cols)
 	}
 	if !toQueries {
 		return
 	}
-	dq, ld := a.queryRows(a.dq, b, head, r0)
+	dq, ld := a.querySums(w, pair, g, r0)
 	for r, n, seen := 0, 0, 0; r < rows; r += n {
 		n, seen = a.together(b, r0+r, rows-r, j0, cols)
 		a.addWeighted(dq[r*ld:], ld, w, w.dp[r*tileKeys:], keys.kCols, n, seen)

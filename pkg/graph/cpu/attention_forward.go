@@ -2,7 +2,7 @@ package cpu
 
 import "math"
 
-func (a *attention) forward(s *Attention, out, lse, q, keys, values []float32) {
+func (a *attention) forward(s *Attention, out floats, lse []float32, q, keys, values floats) {
 	if s.Batch == 0 || s.Queries == 0 {
 		return
 	}
@@ -35,11 +35,11 @@ func (c *attentionCall) forwardBlock(slot, j int) (keys, values []float32) {
 	return x, x[ceilDiv(tileKeys, c.nr)*c.keyPanel:]
 }
 
-func (a *attention) packForwardItem(item, _ int) {
-	a.packForward(item/a.keyBlocks, item/a.keyBlocks, item%a.keyBlocks)
+func (a *attention) packForwardItem(item, worker int) {
+	a.packForward(&a.work[worker], item/a.keyBlocks, item/a.keyBlocks, item%a.keyBlocks)
 }
 
-func (a *attention) packForward(slot, pair, j int) {
+func (a *attention) packForward(w *attentionScratch, slot, pair, j int) {
 	b, kvHead := a.pair(pair)
 	j0 := j * tileKeys
 	cols := min(tileKeys, a.past(b)+a.Queries-j0)
@@ -48,15 +48,15 @@ func (a *attention) packForward(slot, pair, j int) {
 	}
 	keys, values := a.forwardBlock(slot, j)
 	x, ld := a.keyRows(a.keys, b, kvHead, j0)
-	a.packAll(keys, a.keyPanel, right, x, ld, true, 0, cols, 0, a.HeadDim)
+	a.packFrom(w, keys, a.keyPanel, right, x, ld, true, cols, a.HeadDim)
 	x, ld = a.keyRows(a.values, b, kvHead, j0)
-	a.packAll(values, a.overKeys, right, x, ld, false, 0, a.HeadDim, 0, cols)
+	a.packFrom(w, values, a.overKeys, right, x, ld, false, a.HeadDim, cols)
 }
 
 // forwardPair computes all heads of a pair.
 func (a *attention) forwardPair(pair, worker int) {
 	for j := range a.keyBlocks {
-		a.packForward(worker, pair, j)
+		a.packForward(&a.work[worker], worker, pair, j)
 	}
 	for g := range a.headItems() {
 		for i := range a.queryBlocks {
@@ -82,7 +82,7 @@ func (a *attention) forwardQueries(w *attentionScratch, slot, pair, g, block int
 	rows := min(a.tileRows, a.rows-r0)
 
 	x, ld := a.queryRows(a.q, b, head, r0)
-	a.packAll(w.q, a.queryPanel, left, x, ld, true, 0, rows, 0, a.HeadDim)
+	a.packFrom(w, w.q, a.queryPanel, left, x, ld, true, rows, a.HeadDim)
 	clear(w.out)
 	clear(w.sum)
 	for r := range rows {
@@ -95,7 +95,13 @@ func (a *attention) forwardQueries(w *attentionScratch, slot, pair, g, block int
 
 	y, ld := a.queryRows(a.out, b, head, r0)
 	for r := range rows {
-		a.k.Scale(y[r*ld:][:a.HeadDim], 1/w.sum[r], w.out[r*a.width:])
+		o := w.out[r*a.width:][:a.HeadDim]
+		if y.half != nil {
+			a.k.Scale(o, 1/w.sum[r], o)
+			a.k.Narrow(y.half[r*ld:][:a.HeadDim], o)
+		} else {
+			a.k.Scale(y.full[r*ld:][:a.HeadDim], 1/w.sum[r], o)
+		}
 		if a.lse != nil {
 			at := (b*a.Heads+head)*a.Queries + r0 + r // with a single query, rows are heads
 			a.lse[at] = w.max[r] + float32(math.Log(float64(w.sum[r])))

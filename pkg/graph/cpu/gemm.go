@@ -14,11 +14,15 @@ const (
 
 // Mat is an operand: a row-major matrix, or a part of one, whose rows begin LD
 // elements apart. With Trans set, the operand is the transpose of what is stored.
+// Half holds it instead of Data where its numbers are bf16.
 type Mat struct {
 	Data  []float32
+	Half  []uint16
 	LD    int
 	Trans bool
 }
+
+func (x Mat) floats() floats { return floats{x.Data, x.Half} }
 
 // NT is the forward product of a Linear layer: y[m,n] = x[m,k] w[n,k]^T, added
 // to y where acc is set. With bf16 set, the operands are rounded to bf16 and
@@ -45,7 +49,13 @@ func (k *Kernels) TN(dw, dy, x []float32, m, n, kk int, bf16, acc bool) {
 // Every element is summed in an order that depends on k only. Where
 // bf16 is multiplied natively (VDPBF16PS), subnormal values count as zero.
 func (k *Kernels) Mul(c []float32, ldc int, a, b Mat, m, n, kk int, bf16, acc bool) {
-	k.gemm.mul(c, ldc, a, b, m, n, kk, bf16, acc)
+	k.gemm.mul(product{c: c, ldc: ldc, a: a, b: b, m: m, n: n, k: kk, acc: acc}, bf16)
+}
+
+// MulHalf is Mul with bf16 set, c being rounded to bf16 after all sums; bias, n
+// numbers or nil, is added to each row before.
+func (k *Kernels) MulHalf(c []uint16, ldc int, a, b Mat, bias []float32, m, n, kk int) {
+	k.gemm.mul(product{half: c, ldc: ldc, a: a, b: b, bias: bias, m: m, n: n, k: kk}, true)
 }
 
 // gemm holds a product in progress, and the buffers that products pack into.
@@ -53,6 +63,7 @@ func (k *Kernels) Mul(c []float32, ldc int, a, b Mat, m, n, kk int, bf16, acc bo
 // nothing.
 type gemm struct {
 	pool        *Pool
+	vec         ISA
 	fp32        tiles
 	bf16        tiles
 	packedWords int
@@ -62,7 +73,10 @@ type gemm struct {
 	vectorFn    func(item, worker int)
 	aBuf        []float32
 	bBuf        []float32
-	workBuf     [][]float32 // per worker
+	cBuf        []float32   // of few rows that are rounded
+	workBuf     [][]float32 // per worker: packed operands
+	wideBuf     [][]float32 // and operands in bf16 on their way there
+	tileBuf     [][]float32 // and a tile of C that is rounded
 	product
 }
 
@@ -70,6 +84,8 @@ type gemm struct {
 type product struct {
 	*tiles
 	c       []float32
+	half    []uint16 // C is this, and rounded, where it is not nil
+	bias    []float32
 	ldc     int
 	a, b    Mat
 	m, n, k int
@@ -77,6 +93,7 @@ type product struct {
 
 	lanesAll, block, blocks int // lanes of the whole sum, of a block of it, and its blocks
 	aPanels                 int
+	few                     bool      // panels of A
 	aPacked                 []float32 // few rows: all of A
 
 	// What is packed of B at the moment: the columns from jc on, and the blocks
@@ -91,42 +108,73 @@ type product struct {
 	itemStrips int // strips of columns in an item of mulVector
 }
 
-func (g *gemm) init(pool *Pool, isa ISA) {
-	g.pool, g.packedWords = pool, packedWords
+func (g *gemm) init(pool *Pool, isa, vec ISA) {
+	g.pool, g.vec, g.packedWords = pool, vec, packedWords
 	g.fp32, g.bf16 = newTiles(isa, false), newTiles(isa, true)
 	g.packFn, g.tileFn, g.stripFn, g.vectorFn = g.packItem, g.tile, g.strip, g.vectorItem
-	g.workBuf = make([][]float32, pool.Threads())
+	g.workBuf, g.wideBuf, g.tileBuf = make([][]float32, pool.Threads()), make([][]float32, pool.Threads()), make([][]float32, pool.Threads())
 }
 
-func (g *gemm) mul(c []float32, ldc int, a, b Mat, m, n, k int, bf16, acc bool) {
-	if m == 0 || n == 0 {
+func (g *gemm) mul(p product, bf16 bool) {
+	if p.m == 0 || p.n == 0 {
 		return
 	}
-	_ = c[(m-1)*ldc+n-1]
-	if k == 0 {
-		for i := 0; i < m && !acc; i++ {
-			clear(c[i*ldc:][:n])
-		}
-		return
+	last := (p.m-1)*p.ldc + p.n - 1
+	if p.half != nil {
+		_ = p.half[last]
+	} else {
+		_ = p.c[last]
 	}
-	p := product{tiles: &g.fp32, c: c, ldc: ldc, a: a, b: b, m: m, n: n, k: k, acc: acc}
+	p.tiles = &g.fp32
 	if bf16 {
 		p.tiles = &g.bf16
 	}
-	p.lanesAll = p.lanes(k)
+	p.aPanels = ceilDiv(p.m, p.mr)
+	p.few = p.aPanels <= fewPanels
+	if p.half != nil && (p.few || p.k == 0) { // many rows are rounded tile by tile
+		half, ldc := p.half, p.ldc
+		p.c, p.ldc, p.half, p.acc = scratch(&g.cBuf, p.m*p.n), p.n, nil, p.bias != nil
+		p.fill(p.c, p.m, 0, p.n)
+		g.multiply(p)
+		for r := range p.m {
+			narrow(g.vec, half[r*ldc:][:p.n], p.c[r*p.n:])
+		}
+		return
+	}
+	g.multiply(p)
+}
+
+func (g *gemm) multiply(p product) {
+	if p.k == 0 {
+		for i := 0; i < p.m && !p.acc; i++ {
+			clear(p.c[i*p.ldc:][:p.n])
+		}
+		return
+	}
+	p.lanesAll = p.lanes(p.k)
 	p.block = (ceilDiv(p.lanesAll, ceilDiv(p.lanesAll, p.blockLanes)) + 15) &^ 15
 	p.blocks = ceilDiv(p.lanesAll, p.block)
-	p.aPanels = ceilDiv(m, p.mr)
 	g.product = p
 	switch {
 	case g.isVector():
 		g.mulVector()
-	case p.aPanels <= fewPanels:
+	case g.few:
 		g.mulFew()
 	default:
 		g.mulMany()
 	}
 	g.product = product{}
+}
+
+// fill puts the columns from..from+cols of the bias into rows that are not yet rounded, where
+// there is a bias.
+func (p *product) fill(c []float32, rows, from, cols int) {
+	if p.bias == nil {
+		return
+	}
+	for r := range rows {
+		copy(c[r*cols:][:cols], p.bias[from:])
+	}
 }
 
 // run runs items on the pool, or where that is not worth it on the caller's thread alone.
@@ -149,6 +197,9 @@ func (g *gemm) worth() bool { return g.m*g.n*g.k >= serialWork }
 func (g *gemm) mulMany() {
 	colsMax := min(g.n, max(packedCols, g.packedWords/g.lanesAll/g.nr*g.nr))
 	blocksMax := max(1, g.packedWords/(colsMax*g.block))
+	if g.half != nil { // what is rounded needs the whole sum at a time
+		colsMax, blocksMax = min(g.n, max(g.nr, g.packedWords/g.lanesAll/g.nr*g.nr)), g.blocks
+	}
 	g.cut(colsMax)
 	for g.jc = 0; g.jc < g.n; g.jc += colsMax {
 		g.cols = min(colsMax, g.n-g.jc)
@@ -190,25 +241,25 @@ func (p *product) bPanel(q, j int) []float32 {
 }
 
 // packA packs the given panels of A, for block q of the sum.
-func (p *product) packA(dst []float32, q, from, to int) {
-	first, count := p.lanesOf(q)
-	k0 := first * p.perLane()
-	p.packAll(dst, count*p.mr, left, p.a.Data, p.a.LD, !p.a.Trans, from*p.mr, min(to*p.mr, p.m)-from*p.mr,
-		k0, min(count*p.perLane(), p.k-k0))
+func (g *gemm) packA(dst []float32, q, from, to, worker int) {
+	first, count := g.lanesOf(q)
+	k0 := first * g.perLane()
+	g.packFloats(&g.wideBuf[worker], g.vec, dst, count*g.mr, left, g.a.floats(), g.a.LD, !g.a.Trans, from*g.mr, min(to*g.mr, g.m)-from*g.mr,
+		k0, min(count*g.perLane(), g.k-k0))
 }
 
-func (p *product) packB(dst []float32, q, from, to int) {
-	first, count := p.lanesOf(q)
-	k0 := first * p.perLane()
-	col := from * p.nr
-	p.packAll(dst, count*p.nr, right, p.b.Data, p.b.LD, p.b.Trans, p.jc+col, min(to*p.nr, p.cols)-col,
-		k0, min(count*p.perLane(), p.k-k0))
+func (g *gemm) packB(dst []float32, q, from, to, worker int) {
+	first, count := g.lanesOf(q)
+	k0 := first * g.perLane()
+	col := from * g.nr
+	g.packFloats(&g.wideBuf[worker], g.vec, dst, count*g.nr, right, g.b.floats(), g.b.LD, g.b.Trans, g.jc+col, min(to*g.nr, g.cols)-col,
+		k0, min(count*g.perLane(), g.k-k0))
 }
 
-func (g *gemm) packItem(item, _ int) {
+func (g *gemm) packItem(item, worker int) {
 	groups := ceilDiv(g.bPanels, packItem)
 	q, from := g.q0+item/groups, item%groups*packItem
-	g.packB(g.bPanel(q, from), q, from, min(from+packItem, g.bPanels))
+	g.packB(g.bPanel(q, from), q, from, min(from+packItem, g.bPanels), worker)
 }
 
 // tile computes one tile of C. As many blocks of the sum as fit are packed of its
@@ -218,22 +269,36 @@ func (g *gemm) tile(item, worker int) {
 	i1, j1 := min(i0+g.tileRows, g.aPanels), min(j0+g.tileCols, g.bPanels)
 	row := i0 * g.mr
 	rows := min(i1*g.mr, g.m) - row
+	first := j0 * g.nr
+	width := min(j1*g.nr, g.cols) - first
+	c, ldc, acc := g.c, g.ldc, g.acc
+	if g.half != nil {
+		c, ldc, acc = scratch(&g.tileBuf[worker], rows*width), width, g.bias != nil
+		g.fill(c, rows, g.jc+first, width)
+	} else {
+		c = c[row*ldc+g.jc+first:]
+	}
 	blockWords := g.tileRows * g.mr * g.block
 	blocks := max(1, g.tileWords/blockWords)
 	a := scratch(&g.workBuf[worker], min(blocks, g.q1-g.q0)*blockWords)
 	for q0 := g.q0; q0 < g.q1; q0 += blocks {
 		q1 := min(q0+blocks, g.q1)
 		for q := q0; q < q1; q++ {
-			g.packA(a[(q-q0)*blockWords:], q, i0, i1)
+			g.packA(a[(q-q0)*blockWords:], q, i0, i1, worker)
 		}
 		for j := j0; j < j1; j += g.cachedPanels {
 			col := j * g.nr
 			cols := min(min(j+g.cachedPanels, j1)*g.nr, g.cols) - col
 			for q := q0; q < q1; q++ {
 				_, count := g.lanesOf(q)
-				g.tiles.mul(g.c[row*g.ldc+g.jc+col:], g.ldc, a[(q-q0)*blockWords:], count*g.mr, g.bPanel(q, j), count*g.nr, count,
-					rows, cols, q > 0 || g.acc)
+				g.tiles.mul(c[col-first:], ldc, a[(q-q0)*blockWords:], count*g.mr, g.bPanel(q, j), count*g.nr, count,
+					rows, cols, q > 0 || acc)
 			}
+		}
+	}
+	if g.half != nil {
+		for r := range rows {
+			narrow(g.vec, g.half[(row+r)*g.ldc+g.jc+first:][:width], c[r*width:])
 		}
 	}
 }
@@ -251,7 +316,7 @@ func (g *gemm) mulFew() {
 func (g *gemm) packRows() {
 	g.aPacked = scratch(&g.aBuf, g.aPanels*g.mr*g.lanesAll)
 	for q := range g.blocks {
-		g.packA(g.aBlock(q), q, 0, g.aPanels)
+		g.packA(g.aBlock(q), q, 0, g.aPanels, 0)
 	}
 }
 
@@ -264,7 +329,7 @@ func (g *gemm) strip(j, worker int) {
 	col := j * g.nr
 	for q := range g.blocks {
 		_, count := g.lanesOf(q)
-		g.packB(b, q, j, j+1)
+		g.packB(b, q, j, j+1, worker)
 		g.tiles.mul(g.c[col:], g.ldc, g.aBlock(q), count*g.mr, b, 0, count, g.m, min(g.nr, g.n-col), q > 0 || g.acc)
 	}
 }

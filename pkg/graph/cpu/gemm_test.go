@@ -87,7 +87,7 @@ func checkGuards(t *testing.T, what string, whole []float32, rows, cols, ld int)
 // recursive fp32 sum of k terms, in units of the sum of magnitudes.
 func product64(t *testing.T, what string, c []float32, ldc int, a, b Mat, m, n, k int, bf16 bool, before float64) {
 	t.Helper()
-	x, y := dense64(a, m, k, bf16), dense64(Mat{b.Data, b.LD, !b.Trans}, n, k, bf16)
+	x, y := dense64(a, m, k, bf16), dense64(Mat{Data: b.Data, LD: b.LD, Trans: !b.Trans}, n, k, bf16)
 	for i := range m {
 		for j := range n {
 			sum, abs := before, math.Abs(before)

@@ -11,7 +11,7 @@ const (
 // The kernel takes those as they lie, and its sums are those of the tiles. For two rows in bf16 and for three in fp32, packing
 // was as fast.
 func (g *gemm) isVector() bool {
-	return g.m == 1 && g.b.Trans && g.vector
+	return g.m == 1 && g.b.Trans && g.b.Half == nil && g.vector
 }
 
 // mulVector computes such a product.

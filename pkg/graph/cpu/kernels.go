@@ -28,6 +28,7 @@ type Kernels struct {
 	vec       ISA // of the kernels on rows and vectors, which AMX has none of
 	gemm      gemm
 	attention attention
+	sharedBuf []float32
 }
 
 // NewKernels returns kernels of the given level that run on pool. It fails where
@@ -38,10 +39,13 @@ func NewKernels(pool *Pool, isa ISA) (*Kernels, error) {
 		return nil, fmt.Errorf("cpu-isa %s is not available on this processor: choose one of %s", isa, joinISAs(available))
 	}
 	k := &Kernels{pool: pool, isa: isa, vec: min(isa, AVX512)}
-	k.gemm.init(pool, isa)
+	k.gemm.init(pool, isa, k.vec)
 	k.attention.init(k)
 	return k, nil
 }
+
+// shared returns n floats of memory that kernels share, of which one runs at a time.
+func (k *Kernels) shared(n int) []float32 { return scratch(&k.sharedBuf, n) }
 
 // Pool is the pool that the kernels run on.
 func (k *Kernels) Pool() *Pool { return k.pool }
@@ -105,6 +109,8 @@ const (
 	opRMSNormGrad
 	opRoPE
 	opAdamW
+	opWiden
+	opNarrow
 )
 
 // tileOp is a kernel on tiles of attention scores, called by runTile.

@@ -121,6 +121,12 @@ func rmsNormGradAVX512(args *vecArgs)
 func ropeAVX512(args *vecArgs)
 
 //go:noescape
+func widenAVX512(args *vecArgs)
+
+//go:noescape
+func narrowAVX512(args *vecArgs)
+
+//go:noescape
 func adamWAVX512(args *vecArgs)
 
 //go:noescape
@@ -172,6 +178,12 @@ func rmsNormGradAVX2(args *vecArgs)
 func ropeAVX2(args *vecArgs)
 
 //go:noescape
+func widenAVX2(args *vecArgs)
+
+//go:noescape
+func narrowAVX2(args *vecArgs)
+
+//go:noescape
 func adamWAVX2(args *vecArgs)
 
 //go:noescape
@@ -213,6 +225,10 @@ func runVec(isa ISA, op vecOp, a *vecArgs) {
 			ropeAVX512(a)
 		case opAdamW:
 			adamWAVX512(a)
+		case opWiden:
+			widenAVX512(a)
+		case opNarrow:
+			narrowAVX512(a)
 		}
 		return
 	}
@@ -247,6 +263,10 @@ func runVec(isa ISA, op vecOp, a *vecArgs) {
 		ropeAVX2(a)
 	case opAdamW:
 		adamWAVX2(a)
+	case opWiden:
+		widenAVX2(a)
+	case opNarrow:
+		narrowAVX2(a)
 	}
 }
 

@@ -67,6 +67,12 @@ func rmsNormGradNEON(args *vecArgs)
 func ropeNEON(args *vecArgs)
 
 //go:noescape
+func widenNEON(args *vecArgs)
+
+//go:noescape
+func narrowNEON(args *vecArgs)
+
+//go:noescape
 func adamWNEON(args *vecArgs)
 
 //go:noescape
@@ -107,6 +113,10 @@ func runVec(_ ISA, op vecOp, a *vecArgs) {
 		ropeNEON(a)
 	case opAdamW:
 		adamWNEON(a)
+	case opWiden:
+		widenNEON(a)
+	case opNarrow:
+		narrowNEON(a)
 	}
 }
 

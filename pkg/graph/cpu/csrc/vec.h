@@ -1,7 +1,8 @@
 // Kernels on rows and vectors, written once for every vector width. The file
 // that includes this defines W (lanes), vf (a vector of floats), vm (a mask of
-// lanes), vd (as many doubles) and the operations on them, and NAME, which
-// appends the instruction set to a function's name.
+// lanes), vd (as many doubles) and the operations on them, loadh and storeh for
+// vectors of bf16 numbers among them, and NAME, which appends the instruction set
+// to a function's name.
 //
 // The plain Go version of each kernel stands beside the method that calls it.
 // Sums run over W lanes side by side and are joined in a fixed order
@@ -156,6 +157,30 @@ void NAME(scale)(const vec_args *v) {
 #define BODY(i, m, all) put(v->b + i, vmul(f, get(v->a + i, m, all)), m, all);
   EACH(v->n, BODY);
 #undef BODY
+}
+
+// b = a, where a holds bf16 numbers. The last ones, too few for a vector, go one by one: there are no
+// masked loads of 16 bits everywhere.
+void NAME(widen)(const vec_args *v) {
+  const unsigned short *from = (const unsigned short *)v->a;
+  int *to = (int *)v->b;
+  long i = 0;
+  for (; i + W <= v->n; i += W) store((float *)to + i, loadh(from + i));
+#pragma clang loop vectorize(disable) unroll(disable)
+  for (; i < v->n; i++) to[i] = from[i] << 16;
+}
+
+// b = a, rounded to bf16 numbers: to nearest, ties to even; a NaN stays one.
+void NAME(narrow)(const vec_args *v) {
+  const unsigned *from = (const unsigned *)v->a;
+  unsigned short *to = (unsigned short *)v->b;
+  long i = 0;
+  for (; i + W <= v->n; i += W) storeh(to + i, load((const float *)from + i));
+#pragma clang loop vectorize(disable) unroll(disable)
+  for (; i < v->n; i++) {
+    unsigned x = from[i], nan = (x & 0x7fffffff) > 0x7f800000;
+    to[i] = (nan ? x | 0x400000 : x + 0x7fff + (x >> 16 & 1)) >> 16;
+  }
 }
 
 // sum of a b

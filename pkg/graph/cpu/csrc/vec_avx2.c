@@ -20,6 +20,17 @@ OP vf load(const float *p) { return _mm256_loadu_ps(p); }
 OP vf loadm(const float *p, vm m) { return _mm256_maskload_ps(p, (__m256i)m); }
 OP void store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 OP void storem(float *p, vf x, vm m) { _mm256_maskstore_ps(p, (__m256i)m, x); }
+OP vf loadh(const unsigned short *p) {
+  return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+}
+OP void storeh(unsigned short *p, vf f) {
+  __m256i x = (__m256i)f, odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), _mm256_set1_epi32(hide(1)));
+  __m256i near = _mm256_add_epi32(x, _mm256_add_epi32(odd, _mm256_set1_epi32(hide(0x7fff))));
+  __m256i quiet = _mm256_or_si256(x, _mm256_set1_epi32(hide(0x400000)));
+  __m256i r = _mm256_srli_epi32((__m256i)_mm256_blendv_ps((vf)near, (vf)quiet, _mm256_cmp_ps(f, f, _CMP_UNORD_Q)), 16);
+  r = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0x08);
+  _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(r));
+}
 OP vf vset(float f) { return _mm256_set1_ps(f); }
 OP vf set(float f) { return (vf)_mm256_set1_epi32(bits(f)); }
 OP vf vzero(void) { return _mm256_setzero_ps(); }

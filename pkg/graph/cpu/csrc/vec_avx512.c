@@ -15,6 +15,15 @@ OP vf load(const float *p) { return _mm512_loadu_ps(p); }
 OP vf loadm(const float *p, vm m) { return _mm512_maskz_loadu_ps(m, p); }
 OP void store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 OP void storem(float *p, vf x, vm m) { _mm512_mask_storeu_ps(p, m, x); }
+OP vf loadh(const unsigned short *p) {
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+}
+OP void storeh(unsigned short *p, vf f) {
+  __m512i x = (__m512i)f, odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(hide(1)));
+  __m512i near = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(hide(0x7fff))));
+  __m512i r = _mm512_mask_or_epi32(near, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), x, _mm512_set1_epi32(hide(0x400000)));
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
 OP vf vset(float f) { return _mm512_set1_ps(f); }
 OP vf set(float f) { return (vf)_mm512_set1_epi32(bits(f)); }
 OP vf vzero(void) { return _mm512_setzero_ps(); }

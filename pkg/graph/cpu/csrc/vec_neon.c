@@ -32,6 +32,13 @@ OP void storem(float *p, vf x, vm m) {
   if (vgetq_lane_u32(m, 2)) vst1q_lane_f32(p + 2, x, 2);
   if (vgetq_lane_u32(m, 3)) vst1q_lane_f32(p + 3, x, 3);
 }
+OP vf loadh(const unsigned short *p) { return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p)), 16)); }
+OP void storeh(unsigned short *p, vf f) {
+  uint32x4_t x = vreinterpretq_u32_f32(f), odd = vandq_u32(vshrq_n_u32(x, 16), vdupq_n_u32(hide(1)));
+  uint32x4_t near = vaddq_u32(x, vaddq_u32(odd, vdupq_n_u32(hide(0x7fff))));
+  uint32x4_t quiet = vorrq_u32(x, vdupq_n_u32(hide(0x400000)));
+  vst1_u16(p, vshrn_n_u32(vbslq_u32(vceqq_f32(f, f), near, quiet), 16));
+}
 OP vf vset(float f) { return vdupq_n_f32(f); }
 OP vf set(float f) { return vreinterpretq_f32_s32(vdupq_n_s32(bits(f))); }
 OP vf vzero(void) { return vdupq_n_f32(0); }
