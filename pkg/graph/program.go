@@ -45,8 +45,8 @@ func (b *Builder) Checkpoint(x *Node) *Node {
 	return x
 }
 
-// prepare lowers the graph for a device that stores activations as storage says; nil leaves them.
-func (b *Builder) prepare(storage func(Precision) Dtype, o Options, roots []*Node) (*lowered, *Plan, error) {
+// prepare lowers the graph for a Device or a Planner.
+func (b *Builder) prepare(dev any, o Options, roots []*Node) (*lowered, *Plan, error) {
 	l, err := b.lower(roots)
 	if err != nil {
 		return nil, nil, err
@@ -63,18 +63,17 @@ func (b *Builder) prepare(storage func(Precision) Dtype, o Options, roots []*Nod
 	} else {
 		l.recomputeCheap(at)
 	}
-	l.store(l.storageBy(storage))
+	if s, ok := dev.(interface{ Storage(Precision) Dtype }); ok {
+		_, plain := dev.(WeightReader)
+		l.store(l.storageBy(s.Storage), plain)
+	}
 	return l, l.plan(), nil
 }
 
 // Plan returns what Compile would need on a device that dev stands for, without allocating it. nil stands for one that stores activations
 // as the graph has them and whose kernels' memory is of no account.
 func (b *Builder) Plan(dev Planner, o Options, roots ...*Node) (*Plan, error) {
-	var storage func(Precision) Dtype
-	if dev != nil {
-		storage = dev.Storage
-	}
-	l, p, err := b.prepare(storage, o, roots)
+	l, p, err := b.prepare(dev, o, roots)
 	if err != nil || dev == nil {
 		return p, err
 	}
@@ -88,11 +87,7 @@ func (b *Builder) Plan(dev Planner, o Options, roots ...*Node) (*Plan, error) {
 
 // Compile turns everything that roots need into a program on a device. Bound buffers must have the shapes of their inputs.
 func (b *Builder) Compile(dev Device, o Options, roots ...*Node) (*Program, error) {
-	var storage func(Precision) Dtype
-	if s, ok := dev.(Storer); ok {
-		storage = s.Storage
-	}
-	l, plan, err := b.prepare(storage, o, roots)
+	l, plan, err := b.prepare(dev, o, roots)
 	if err != nil {
 		return nil, err
 	}

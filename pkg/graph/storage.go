@@ -8,12 +8,13 @@ type Storer interface {
 	Storage(p Precision) Dtype
 }
 
-// storageBy returns the storage type of a lowered graph's activations where of is a Storer's Storage, or nil. Graphs with products of
-// several precisions stay as they are.
+// WeightReader is a Storer, or a Planner of one, whose products take weights in fp32 beside activations in the storage type. Compile
+// then makes no copies of weights.
+type WeightReader interface{ PlainWeights() }
+
+// storageBy returns the storage type of a lowered graph's activations where of is a Storer's Storage. Graphs with products of several
+// precisions stay as they are.
 func (l *lowered) storageBy(of func(Precision) Dtype) Dtype {
-	if of == nil {
-		return F32
-	}
 	var seen [2]bool
 	for _, in := range l.instrs {
 		if p, ok := precisionOf(in.spec); ok {
@@ -57,7 +58,7 @@ type role uint8
 const (
 	full       role = iota // fp32 whatever the storage type: statistics, sums, gradients of weights, accumulators
 	activation             // of the storage type
-	product                // a weight that enters a matrix product: a copy of the storage type, made once in a run
+	product                // a weight that enters a matrix product: a copy of the storage type, made once in a run, but for a WeightReader
 	residual               // an activation where an operand is one, else fp32
 )
 
@@ -118,12 +119,13 @@ func Stored(s Spec, in []Desc, t Dtype) (ins, outs []Desc) {
 }
 
 // store gives activations and their gradients the storage type t. Where an operator wants a value in the other type it reads a
-// copy, made before the copy's first use and kept for the later ones, so a weight is converted once in a run. Roots stay fp32.
-func (l *lowered) store(t Dtype) {
+// copy, made before the copy's first use and kept for the later ones, so a weight is converted once in a run; plain leaves weights as
+// they are. Roots stay fp32.
+func (l *lowered) store(t Dtype, plain bool) {
 	if t == F32 {
 		return
 	}
-	s := storing{lowered: l, to: t, activations: map[int]bool{}, copies: map[int]int{}}
+	s := storing{lowered: l, to: t, plain: plain, activations: map[int]bool{}, copies: map[int]int{}}
 	lone := map[int]bool{} // roots that nothing reads
 	uses := l.uses()
 	for _, v := range l.roots {
@@ -144,6 +146,7 @@ func (l *lowered) store(t Dtype) {
 type storing struct {
 	*lowered
 	to          Dtype
+	plain       bool
 	activations map[int]bool // values that are one, of either type
 	copies      map[int]int  // value -> the copy in the other type
 	out         []*instr
@@ -168,7 +171,14 @@ func (s *storing) instr(in *instr, lone map[int]bool) {
 	}
 	for i, v := range in.in {
 		want := F32
-		if of(ins, i) != full {
+		switch of(ins, i) {
+		case full:
+		case product:
+			if s.plain {
+				continue
+			}
+			want = s.to
+		default:
 			want = s.to
 		}
 		in.in[i] = s.as(v, want)

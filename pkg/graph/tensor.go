@@ -138,6 +138,9 @@ func (b Buffer) F64() []float64 { return view[float64](b, F64) }
 // I32 returns the elements of an int32 tensor in host memory.
 func (b Buffer) I32() []int32 { return view[int32](b, I32) }
 
+// BF16 returns the elements of a bfloat16 tensor in host memory: the upper halves of float32 numbers.
+func (b Buffer) BF16() []uint16 { return view[uint16](b, BF16) }
+
 func view[T any](b Buffer, want Dtype) []T {
 	if b.Dtype != want || b.Host == nil {
 		panic(fmt.Sprintf("graph: %v is not a host tensor of %v", b.Desc, want))

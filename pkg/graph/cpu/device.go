@@ -9,9 +9,8 @@ import (
 // Device runs graphs on this machine's processor. The files ops_*.go bind graph's operators to the kernels of this package.
 type Device struct {
 	graph.HostMemory
-	k       *Kernels
-	buffer  []float32
-	scratch []float32 // see reserve
+	k      *Kernels
+	pieces [][]float32 // per worker; see places
 }
 
 // NewDevice returns a device with a pool of its own: threads 0 takes one per core, isa "auto" or "" the best there is.
@@ -26,7 +25,7 @@ func NewDevice(threads int, isa string) (*Device, error) {
 		pool.Close()
 		return nil, err
 	}
-	return &Device{k: k}, nil
+	return &Device{k: k, pieces: make([][]float32, pool.Threads())}, nil
 }
 
 // Name implements graph.Device.
@@ -40,12 +39,38 @@ func (d *Device) Kernels() *Kernels { return d.k }
 // Close ends the pool's goroutines.
 func (d *Device) Close() { d.k.Pool().Close() }
 
-// Kernel implements graph.Device. It computes in fp32; the bf16 precision of an operator rounds the operands of its products.
+// Storage implements graph.Storer: where products round their operands to bf16, activations are stored in it.
+func (d *Device) Storage(p graph.Precision) graph.Dtype { return Planner{}.Storage(p) }
+
+// PlainWeights implements graph.WeightReader: products round weights while they pack them.
+func (d *Device) PlainWeights() {}
+
+// Planner is a graph.Planner of a Device. The memory of kernels, a few blocks of a matrix for each thread and the logits that exist at a
+// time, is not in it.
+type Planner struct{}
+
+// Storage implements graph.Planner.
+func (Planner) Storage(p graph.Precision) graph.Dtype {
+	if p == graph.BF16Operands {
+		return graph.BF16
+	}
+	return graph.F32
+}
+
+// PlainWeights implements graph.WeightReader.
+func (Planner) PlainWeights() {}
+
+// KernelBytes implements graph.Planner.
+func (Planner) KernelBytes(graph.Spec, []graph.Desc, []graph.Desc) (own, scratch int) { return 0, 0 }
+
+// DeviceBytes implements graph.Planner.
+func (Planner) DeviceBytes() int { return 0 }
+
+// Kernel implements graph.Device. It computes in fp32; the bf16 precision of an operator rounds the operands of its products. Activations
+// and the weights of products may be stored in bf16.
 func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, error) {
-	for _, t := range append(append([]graph.Desc(nil), in...), out...) {
-		if t.Dtype != graph.F32 && t.Dtype != graph.I32 {
-			return nil, fmt.Errorf("the cpu device computes in fp32, not in %v", t.Dtype)
-		}
+	if err := checkTypes(op, in, out); err != nil {
+		return nil, err
 	}
 	switch s := op.(type) {
 	case graph.Linear:
@@ -55,13 +80,13 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 	case graph.LinearDW:
 		return d.linearDW(s), nil
 	case graph.ColumnSum:
-		return d.columnSum(s), nil
+		return d.columnSum(s, in[0]), nil
 	case graph.RMSNorm:
-		return d.rmsNorm(s), nil
+		return d.rmsNorm(s, in[0]), nil
 	case graph.RMSNormGrad:
 		return d.rmsNormGrad(s, in[0]), nil
 	case graph.RoPE:
-		return d.rope(s), nil
+		return d.rope(s, in[0]), nil
 	case graph.Attention:
 		return d.attention(s, in[0]), nil
 	case graph.AttentionGrad:
@@ -69,11 +94,11 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 	case graph.CachedAttention:
 		return d.cachedAttention(s, in[0], in[3]), nil
 	case graph.Add:
-		return d.add(), nil
+		return d.add(out[0]), nil
 	case graph.SwiGLU:
-		return d.swiGLU(), nil
+		return d.swiGLU(out[0]), nil
 	case graph.SwiGLUGrad:
-		return d.swiGLUGrad(), nil
+		return d.swiGLUGrad(out[0]), nil
 	case graph.Embedding:
 		return d.embedding(), nil
 	case graph.EmbeddingGrad:
@@ -86,6 +111,8 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 		return weightedSum, nil
 	case graph.WeightedSumGrad:
 		return weightedSumGrad, nil
+	case graph.Cast:
+		return d.cast(), nil
 	case graph.Accumulate:
 		return d.accumulate(), nil
 	case graph.GradNorm:
@@ -98,10 +125,33 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 	return nil, fmt.Errorf("the cpu device has no kernel for %T", op)
 }
 
-// reserve makes the scratch memory that kernels share hold at least n floats. One kernel runs at a time, and each reads
-// d.scratch when it runs.
-func (d *Device) reserve(n int) {
-	if n > len(d.scratch) {
-		d.scratch = scratch(&d.buffer, n)
+// checkTypes refuses what is not fp32 or int32, but where an activation or the weight of a product may be bf16 as well.
+func checkTypes(op graph.Spec, in, out []graph.Desc) error {
+	stored := func(ds []graph.Desc) []graph.Desc {
+		wide := append([]graph.Desc(nil), ds...)
+		for i := range wide {
+			if wide[i].Dtype == graph.BF16 {
+				wide[i].Dtype = graph.F32
+			}
+		}
+		return wide
 	}
+	ins, outs := graph.Stored(op, stored(in), graph.BF16)
+	check := func(have, may []graph.Desc) error {
+		for i, d := range have {
+			_, isCast := op.(graph.Cast)
+			if d.Dtype == graph.F32 || d.Dtype == graph.I32 || d.Dtype == graph.BF16 && (isCast || may[i].Dtype == graph.BF16) {
+				continue
+			}
+			return fmt.Errorf("the cpu device takes no %v here", d.Dtype)
+		}
+		return nil
+	}
+	if err := check(in, ins); err != nil {
+		return err
+	}
+	return check(out, outs)
 }
+
+// reserve makes the memory that kernels share hold at least n floats, so that it need not grow when they run.
+func (d *Device) reserve(n int) { d.k.shared(n) }

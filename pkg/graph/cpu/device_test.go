@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"testing"
 
 	"meap/pkg/graph"
@@ -10,9 +11,11 @@ import (
 // TestConformance runs every operator against the naive loops, for every instruction set that this machine has.
 func TestConformance(t *testing.T) {
 	for _, isa := range AvailableISAs() {
-		t.Run(isa.String(), func(t *testing.T) {
-			graphtest.Conformance(t, open(t, 2, isa), graphtest.Options{Seed: 1})
-		})
+		for _, storage := range []graph.Dtype{graph.F32, graph.BF16} {
+			t.Run(fmt.Sprint(isa, " ", storage), func(t *testing.T) {
+				graphtest.Conformance(t, open(t, 2, isa), graphtest.Options{Seed: 1, Storage: storage})
+			})
+		}
 	}
 }
 
@@ -27,7 +30,11 @@ func TestThreads(t *testing.T) {
 			for threads := 1; threads <= 3; threads++ {
 				devs = append(devs, open(t, threads, isa))
 			}
-			graphtest.Same(t, graphtest.Options{Seed: 2}, devs...)
+			for _, storage := range []graph.Dtype{graph.F32, graph.BF16} {
+				t.Run(storage.String(), func(t *testing.T) {
+					graphtest.Same(t, graphtest.Options{Seed: 2, Storage: storage}, devs...)
+				})
+			}
 		})
 	}
 }

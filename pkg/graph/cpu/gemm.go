@@ -24,6 +24,13 @@ type Mat struct {
 
 func (x Mat) floats() floats { return floats{x.Data, x.Half} }
 
+// from returns what is stored from row r on.
+func (x Mat) from(r int) Mat {
+	part := x.floats().from(r * x.LD)
+	x.Data, x.Half = part.full, part.half
+	return x
+}
+
 // NT is the forward product of a Linear layer: y[m,n] = x[m,k] w[n,k]^T, added
 // to y where acc is set. With bf16 set, the operands are rounded to bf16 and
 // the sums stay in fp32.

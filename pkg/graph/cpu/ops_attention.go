@@ -14,7 +14,7 @@ func (d *Device) attention(s graph.Attention, q graph.Desc) graph.Kernel {
 	a := shapeOf(s, q)
 	return func(in, out []graph.Buffer) error {
 		a.Starts = in[3].I32()
-		d.k.AttentionForward(&a, out[0].F32(), out[1].F32(), in[0].F32(), in[1].F32(), in[2].F32())
+		d.k.attention.forward(&a, floatsOf(out[0]), out[1].F32(), floatsOf(in[0]), floatsOf(in[1]), floatsOf(in[2]))
 		return nil
 	}
 }
@@ -23,8 +23,8 @@ func (d *Device) attentionGrad(s graph.AttentionGrad, q graph.Desc) graph.Kernel
 	a := shapeOf(s.Attention, q)
 	return func(in, out []graph.Buffer) error {
 		a.Starts = in[6].I32()
-		d.k.AttentionBackward(&a, out[0].F32(), out[1].F32(), out[2].F32(), in[0].F32(), in[1].F32(), in[2].F32(), in[3].F32(),
-			in[4].F32(), in[5].F32())
+		d.k.attention.backward(&a, floatsOf(out[0]), floatsOf(out[1]), floatsOf(out[2]), floatsOf(in[0]), floatsOf(in[1]), floatsOf(in[2]),
+			floatsOf(in[3]), in[4].F32(), floatsOf(in[5]))
 		return nil
 	}
 }

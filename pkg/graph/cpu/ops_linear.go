@@ -5,15 +5,22 @@ import "meap/pkg/graph"
 func (d *Device) linear(s graph.Linear) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
 	return func(in, out []graph.Buffer) error {
-		x, w, y := in[0], in[1], out[0].F32()
+		x, w, y := in[0], in[1], floatsOf(out[0])
 		n, dim, outDim := x.Shape[0], x.Shape[1], w.Shape[0]
+		var bias []float32
 		if s.Bias {
-			bias := in[2].F32()
+			bias = in[2].F32()
+		}
+		if y.half != nil {
+			d.k.MulHalf(y.half, outDim, mat(x, false), mat(w, true), bias, n, outDim, dim)
+			return nil
+		}
+		if s.Bias {
 			for r := range n {
-				copy(y[r*outDim:], bias)
+				copy(y.full[r*outDim:], bias)
 			}
 		}
-		d.k.NT(y, x.F32(), w.F32(), n, outDim, dim, bf16, s.Bias)
+		d.k.Mul(y.full, outDim, mat(x, false), mat(w, true), n, outDim, dim, bf16, s.Bias)
 		return nil
 	}
 }
@@ -21,8 +28,13 @@ func (d *Device) linear(s graph.Linear) graph.Kernel {
 func (d *Device) linearDX(s graph.LinearDX) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
 	return func(in, out []graph.Buffer) error {
-		dy, w := in[0], in[1]
-		d.k.NN(out[0].F32(), dy.F32(), w.F32(), dy.Shape[0], dy.Shape[1], w.Shape[1], bf16, false)
+		dy, w, dx := in[0], in[1], floatsOf(out[0])
+		n, outDim, dim := dy.Shape[0], dy.Shape[1], w.Shape[1]
+		if dx.half != nil {
+			d.k.MulHalf(dx.half, dim, mat(dy, false), mat(w, false), nil, n, dim, outDim)
+			return nil
+		}
+		d.k.Mul(dx.full, dim, mat(dy, false), mat(w, false), n, dim, outDim, bf16, false)
 		return nil
 	}
 }
@@ -31,7 +43,8 @@ func (d *Device) linearDW(s graph.LinearDW) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
 	return func(in, out []graph.Buffer) error {
 		dy, x := in[0], in[1]
-		d.k.TN(out[0].F32(), dy.F32(), x.F32(), dy.Shape[0], dy.Shape[1], x.Shape[1], bf16, s.Acc)
+		n, outDim, dim := dy.Shape[0], dy.Shape[1], x.Shape[1]
+		d.k.Mul(out[0].F32(), dim, mat(dy, true), mat(x, false), outDim, dim, n, bf16, s.Acc)
 		return nil
 	}
 }

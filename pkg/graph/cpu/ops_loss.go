@@ -20,7 +20,7 @@ func (d *Device) crossEntropy(s graph.LinearCrossEntropy, x, head graph.Desc) gr
 	d.reserve(step * vocab)
 	var logits, nll []float32
 	var labels []int32
-	rows := newSpread(d.k.pool, func(lo, hi int) {
+	rows := newSpread(d.k.pool, func(lo, hi, _ int) {
 		for r := lo; r < hi; r++ {
 			nll[r] = 0
 			if labels[r] >= 0 {
@@ -29,11 +29,12 @@ func (d *Device) crossEntropy(s graph.LinearCrossEntropy, x, head graph.Desc) gr
 		}
 	})
 	return func(in, out []graph.Buffer) error {
-		logits = d.scratch
+		logits = d.k.shared(step * vocab)
+		xs, w := mat(in[0], false), mat(in[1], true)
 		for first := 0; first < n; first += step {
 			m := min(step, n-first)
 			labels, nll = in[2].I32()[first:first+m], out[0].F32()[first:first+m]
-			d.k.NT(logits, in[0].F32()[first*dim:], in[1].F32(), m, vocab, dim, s.Precision == graph.BF16Operands, false)
+			d.k.Mul(logits, vocab, xs.from(first), w, m, vocab, dim, s.Precision == graph.BF16Operands, false)
 			rows.rows(m, vocab)
 		}
 		return nil
@@ -57,7 +58,7 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, x, head graph.
 	bf16 := s.Precision == graph.BF16Operands
 	var logits, dnll, nll []float32
 	var labels []int32
-	rows := newSpread(d.k.pool, func(lo, hi int) {
+	rows := newSpread(d.k.pool, func(lo, hi, _ int) {
 		for r := lo; r < hi; r++ {
 			z := logits[r*vocab : (r+1)*vocab]
 			nll[r] = 0
@@ -72,15 +73,20 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, x, head graph.
 		}
 	})
 	return func(in, out []graph.Buffer) error {
-		logits = d.scratch
-		xs, w := in[0].F32(), in[1].F32()
+		logits = d.k.shared(step * vocab)
+		xs, w, wT, dx := mat(in[0], false), mat(in[1], false), mat(in[1], true), floatsOf(out[0])
+		z := Mat{Data: logits, LD: vocab}
 		for first := 0; first < n; first += step {
 			m := min(step, n-first)
 			labels, dnll, nll = in[2].I32()[first:first+m], in[3].F32()[first:first+m], out[2].F32()[first:first+m]
-			d.k.NT(logits, xs[first*dim:], w, m, vocab, dim, bf16, false)
+			d.k.Mul(logits, vocab, xs.from(first), wT, m, vocab, dim, bf16, false)
 			rows.rows(m, vocab)
-			d.k.NN(out[0].F32()[first*dim:], logits, w, m, vocab, dim, bf16, false)
-			d.k.TN(out[1].F32(), logits, xs[first*dim:], m, vocab, dim, bf16, s.AccHead || first > 0)
+			if dx.half != nil {
+				d.k.MulHalf(dx.half[first*dim:], dim, z, w, nil, m, dim, vocab)
+			} else {
+				d.k.Mul(dx.full[first*dim:], dim, z, w, m, dim, vocab, bf16, false)
+			}
+			d.k.Mul(out[1].F32(), dim, Mat{Data: logits, LD: vocab, Trans: true}, xs.from(first), vocab, dim, m, bf16, s.AccHead || first > 0)
 		}
 		return nil
 	}

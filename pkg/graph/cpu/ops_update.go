@@ -17,7 +17,7 @@ func (d *Device) gradNorm(grads []graph.Desc) graph.Kernel {
 	}
 	sums := make([]float64, len(blocks))
 	var in []graph.Buffer
-	s := newSpread(d.k.pool, func(lo, hi int) {
+	s := newSpread(d.k.pool, func(lo, hi, _ int) {
 		for i := lo; i < hi; i++ {
 			b := blocks[i]
 			sums[i] = d.k.SumSquares(in[b.tensor].F32()[b.lo:b.hi])
@@ -45,7 +45,7 @@ func (d *Device) gradNorm(grads []graph.Desc) graph.Kernel {
 func (d *Device) adamW(spec graph.AdamW) graph.Kernel {
 	var p, g, m, v []float32
 	var step AdamWStep
-	s := newSpread(d.k.pool, func(lo, hi int) { d.k.AdamW(p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], step) })
+	s := newSpread(d.k.pool, func(lo, hi, _ int) { d.k.AdamW(p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], step) })
 	return func(in, _ []graph.Buffer) error {
 		p, g, m, v = in[0].F32(), in[1].F32(), in[2].F32(), in[3].F32()
 		report, hyper := in[4].F32(), in[5].F32()

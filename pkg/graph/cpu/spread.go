@@ -6,18 +6,18 @@ type spread struct {
 	pool  *Pool
 	n     int
 	grain int
-	body  func(lo, hi int)
+	body  func(lo, hi, worker int)
 	item  func(item, worker int)
 }
 
 // pieceElems is how many elements make a piece of element-wise work: some microseconds, and within the L2 cache.
 const pieceElems = 1 << 14
 
-func newSpread(pool *Pool, body func(lo, hi int)) *spread {
+func newSpread(pool *Pool, body func(lo, hi, worker int)) *spread {
 	s := &spread{pool: pool, body: body}
-	s.item = func(item, _ int) {
+	s.item = func(item, worker int) {
 		lo := item * s.grain
-		s.body(lo, min(lo+s.grain, s.n))
+		s.body(lo, min(lo+s.grain, s.n), worker)
 	}
 	return s
 }
@@ -31,7 +31,7 @@ func (s *spread) rows(n, width int) { s.run(n, max(1, pieceElems/max(1, width)))
 func (s *spread) run(n, grain int) {
 	s.n, s.grain = n, grain
 	if n <= grain {
-		s.body(0, n)
+		s.body(0, n, 0)
 		return
 	}
 	s.pool.Run(ceilDiv(n, grain), s.item)
