@@ -4,17 +4,18 @@ import (
 	"fmt"
 
 	"meap/pkg/graph"
+	"meap/pkg/graph/cpu"
 	"meap/pkg/graph/cuda"
 	"meap/pkg/trainer"
 	"meap/pkg/transformer"
 )
 
-// Planner returns what stands for the device that Device would open, nil for the CPU. A run on a GPU can be planned where there is none.
+// Planner returns what stands for the device that Device would open. A run on a GPU can be planned where there is none.
 func Planner(t trainer.Config) graph.Planner {
 	if takesGPU(t.Device) {
 		return cuda.Planner{}
 	}
-	return nil
+	return cpu.Planner{}
 }
 
 // DeviceFree returns the memory that is free on the device that Device would open, in bytes, 0 where that is not known: a GPU's, or all

@@ -139,6 +139,41 @@ func TestStorageValues(t *testing.T) {
 	}
 }
 
+// plainHalf is graphtest.Half whose products take weights as they are, and round them.
+type plainHalf struct{ *graphtest.Half }
+
+func (plainHalf) PlainWeights() {}
+
+// A device that reads weights in fp32 gets no copies of them, and the same results.
+func TestStorageWithoutCopiesOfWeights(t *testing.T) {
+	values := func(dev graph.Device) (*graph.Program, [][]float64) {
+		n, roots := trained(t, graph.BF16Operands)
+		p, err := n.Compile(dev, graph.Options{}, roots...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.upload(t, dev, p)
+		run(t, p)
+		var out [][]float64
+		for _, r := range roots {
+			out = append(out, read(p.Output(r)))
+		}
+		return p, out
+	}
+	half := plainHalf{graphtest.NewHalf()}
+	copied, want := values(graphtest.NewHalf())
+	plain, got := values(half)
+	for i := range want {
+		sameBits(t, fmt.Sprint("root ", i), got[i], want[i])
+	}
+	if len(half.Asked["Cast"]) != 0 || half.Asked["Linear"][0] != " bf16 fp32 fp32 -> bf16" {
+		t.Errorf("casts %v, products %v", half.Asked["Cast"], half.Asked["Linear"])
+	}
+	if plain.Arena >= copied.Arena {
+		t.Errorf("the arena has %d bytes, with copies of weights %d", plain.Arena, copied.Arena)
+	}
+}
+
 func TestStorageShrinksTheArena(t *testing.T) {
 	const n, dim, layers = 512, 64, 4
 	arena := func(dev graph.Device) int {

@@ -24,7 +24,7 @@ type Config struct {
 	Beta2           float64 `mapstructure:"beta2" help:"decay of AdamW's second moment"`
 	Epsilon         float64 `mapstructure:"epsilon" help:"term added to AdamW's denominator"`
 	Clip            float64 `mapstructure:"clip" help:"largest norm of the gradient, longer ones are scaled down to it (0: never)"`
-	DType           string  `mapstructure:"dtype" help:"operands of matrix products: fp32, or bf16 with fp32 weights and sums"`
+	DType           string  `mapstructure:"dtype" help:"activations and operands of matrix products: fp32, or bf16 with fp32 weights and sums"`
 	Seed            uint64  `mapstructure:"seed" help:"seed of weights, order of rows and masks"`
 	CheckpointEvery int64   `mapstructure:"checkpoint_every" help:"steps between checkpoints (0: only at the end)"`
 	KeepCheckpoints int     `mapstructure:"keep_checkpoints" help:"newest checkpoints that are kept (0: all)"`

@@ -122,6 +122,16 @@ func (s *spy) Alloc(label string, bytes int) (graph.Memory, error) {
 	return m, err
 }
 
+// Storage and PlainWeights are those of the CPU, or change nothing on a device that stores fp32.
+func (s *spy) Storage(p graph.Precision) graph.Dtype {
+	if d, ok := s.Device.(graph.Storer); ok {
+		return d.Storage(p)
+	}
+	return graph.F32
+}
+
+func (s *spy) PlainWeights() {}
+
 func (s *spy) total() (n int64) {
 	for _, b := range s.bytes {
 		n += b

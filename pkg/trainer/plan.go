@@ -40,7 +40,7 @@ func (p MemoryPlan) OnDevice() int64 {
 }
 
 // PlanMemory returns what a run with this model and configuration will allocate, from the same graphs that it will compile,
-// without allocating it. dev stands for the device, nil for the CPU.
+// without allocating it. dev stands for the device, nil for one that stores all tensors in fp32.
 func PlanMemory(model transformer.Config, cfg Config, dev graph.Planner) (MemoryPlan, error) {
 	b, roots, err := trainGraph(model, cfg)
 	if err != nil {
@@ -82,7 +82,7 @@ func PlanMemory(model transformer.Config, cfg Config, dev graph.Planner) (Memory
 		{inHostMemory, batches, "the rows of a step, in host memory"},
 		{"other", other, "inputs of the programs, RoPE tables, sums"},
 	}
-	if dev != nil {
+	if dev != nil && kernels+scratch+dev.DeviceBytes() > 0 {
 		plan = append(plan, MemoryUse{"kernels", int64(kernels + scratch + dev.DeviceBytes()), "the device's own: scratch memory of kernels, copies under way"})
 	}
 	return plan, nil

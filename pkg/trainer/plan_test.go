@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"meap/pkg/dataset"
+	"meap/pkg/graph/cpu"
 )
 
 // What the plan says is what a run takes from its device, to the byte.
@@ -12,6 +13,7 @@ func TestPlanIsWhatARunAllocates(t *testing.T) {
 		"plain":     func(*Config) {},
 		"recompute": func(c *Config) { c.Recompute = RecomputeBlocks },
 		"bf16":      func(c *Config) { c.DType = DTypeBF16 },
+		"both":      func(c *Config) { c.DType, c.Recompute = DTypeBF16, RecomputeBlocks },
 		"one batch": func(c *Config) { c.MicroBatch, c.Accumulate = 3, 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -27,7 +29,7 @@ func TestPlanIsWhatARunAllocates(t *testing.T) {
 			if _, _, err := b.Evaluate(&batch); err != nil {
 				t.Fatal(err)
 			}
-			plan, err := PlanMemory(model, cfg, nil)
+			plan, err := PlanMemory(model, cfg, cpu.Planner{})
 			if err != nil {
 				t.Fatal(err)
 			}
