@@ -74,11 +74,11 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 	}
 	switch s := op.(type) {
 	case graph.Linear:
-		return d.linear(s), nil
+		return d.linear(s, in[0], in[1], out[0]), nil
 	case graph.LinearDX:
-		return d.linearDX(s), nil
+		return d.linearDX(s, in[0], in[1], out[0]), nil
 	case graph.LinearDW:
-		return d.linearDW(s), nil
+		return d.linearDW(s, in[0], in[1]), nil
 	case graph.ColumnSum:
 		return d.columnSum(s, in[0]), nil
 	case graph.RMSNorm:

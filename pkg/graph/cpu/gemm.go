@@ -158,9 +158,7 @@ func (g *gemm) multiply(p product) {
 		}
 		return
 	}
-	p.lanesAll = p.lanes(p.k)
-	p.block = (ceilDiv(p.lanesAll, ceilDiv(p.lanesAll, p.blockLanes)) + 15) &^ 15
-	p.blocks = ceilDiv(p.lanesAll, p.block)
+	p.cutSum()
 	g.product = p
 	switch {
 	case g.isVector():
@@ -171,6 +169,37 @@ func (g *gemm) multiply(p product) {
 		g.mulMany()
 	}
 	g.product = product{}
+}
+
+// cutSum cuts the sum into blocks.
+func (p *product) cutSum() {
+	p.lanesAll = p.lanes(p.k)
+	p.block = (ceilDiv(p.lanesAll, ceilDiv(p.lanesAll, p.blockLanes)) + 15) &^ 15
+	p.blocks = ceilDiv(p.lanesAll, p.block)
+}
+
+// reserve makes room for what a product packs of B, so that the memory of smaller ones before it is not left behind when it runs.
+func (g *gemm) reserve(m, n, k int, bf16, half bool) {
+	p := product{tiles: &g.fp32, m: m, n: n, k: k}
+	if bf16 {
+		p.tiles = &g.bf16
+	}
+	if ceilDiv(m, p.mr) <= fewPanels || k == 0 {
+		return
+	}
+	p.cutSum()
+	cols, blocks := p.parts(g.packedWords, half)
+	scratch(&g.bBuf, ceilDiv(cols, p.nr)*p.nr*min(blocks*p.block, p.lanesAll))
+}
+
+// parts returns how many columns of B, and blocks of the sum, are packed at a time.
+func (p *product) parts(words int, half bool) (cols, blocks int) {
+	fit := words / p.lanesAll / p.nr * p.nr
+	if half { // what is rounded needs the whole sum at a time
+		return min(p.n, max(p.nr, fit)), p.blocks
+	}
+	cols = min(p.n, max(packedCols, fit))
+	return cols, max(1, words/(cols*p.block))
 }
 
 // fill puts the columns from..from+cols of the bias into rows that are not yet rounded, where
@@ -202,11 +231,7 @@ func (g *gemm) worth() bool { return g.m*g.n*g.k >= serialWork }
 // C in tiles, each of which packs the rows of A that it needs: they are in the
 // thread's own cache when they are used.
 func (g *gemm) mulMany() {
-	colsMax := min(g.n, max(packedCols, g.packedWords/g.lanesAll/g.nr*g.nr))
-	blocksMax := max(1, g.packedWords/(colsMax*g.block))
-	if g.half != nil { // what is rounded needs the whole sum at a time
-		colsMax, blocksMax = min(g.n, max(g.nr, g.packedWords/g.lanesAll/g.nr*g.nr)), g.blocks
-	}
+	colsMax, blocksMax := g.parts(g.packedWords, g.half != nil)
 	g.cut(colsMax)
 	for g.jc = 0; g.jc < g.n; g.jc += colsMax {
 		g.cols = min(colsMax, g.n-g.jc)

@@ -2,8 +2,9 @@ package cpu
 
 import "meap/pkg/graph"
 
-func (d *Device) linear(s graph.Linear) graph.Kernel {
+func (d *Device) linear(s graph.Linear, x, w, y graph.Desc) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
+	d.k.gemm.reserve(x.Shape[0], w.Shape[0], w.Shape[1], bf16, y.Dtype == graph.BF16)
 	return func(in, out []graph.Buffer) error {
 		x, w, y := in[0], in[1], floatsOf(out[0])
 		n, dim, outDim := x.Shape[0], x.Shape[1], w.Shape[0]
@@ -25,8 +26,9 @@ func (d *Device) linear(s graph.Linear) graph.Kernel {
 	}
 }
 
-func (d *Device) linearDX(s graph.LinearDX) graph.Kernel {
+func (d *Device) linearDX(s graph.LinearDX, dy, w, dx graph.Desc) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
+	d.k.gemm.reserve(dy.Shape[0], w.Shape[1], w.Shape[0], bf16, dx.Dtype == graph.BF16)
 	return func(in, out []graph.Buffer) error {
 		dy, w, dx := in[0], in[1], floatsOf(out[0])
 		n, outDim, dim := dy.Shape[0], dy.Shape[1], w.Shape[1]
@@ -39,8 +41,9 @@ func (d *Device) linearDX(s graph.LinearDX) graph.Kernel {
 	}
 }
 
-func (d *Device) linearDW(s graph.LinearDW) graph.Kernel {
+func (d *Device) linearDW(s graph.LinearDW, dy, x graph.Desc) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
+	d.k.gemm.reserve(dy.Shape[1], x.Shape[1], x.Shape[0], bf16, false)
 	return func(in, out []graph.Buffer) error {
 		dy, x := in[0], in[1]
 		n, outDim, dim := dy.Shape[0], dy.Shape[1], x.Shape[1]

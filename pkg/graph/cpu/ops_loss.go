@@ -18,6 +18,7 @@ func (d *Device) crossEntropy(s graph.LinearCrossEntropy, x, head graph.Desc) gr
 	n, dim, vocab := x.Shape[0], x.Shape[1], head.Shape[0]
 	step := logitRows(n, vocab)
 	d.reserve(step * vocab)
+	d.k.gemm.reserve(step, vocab, dim, s.Precision == graph.BF16Operands, false)
 	var logits, nll []float32
 	var labels []int32
 	rows := newSpread(d.k.pool, func(lo, hi, _ int) {
@@ -56,6 +57,9 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, x, head graph.
 	step := logitRows(n, vocab)
 	d.reserve(step * vocab)
 	bf16 := s.Precision == graph.BF16Operands
+	d.k.gemm.reserve(step, vocab, dim, bf16, false)
+	d.k.gemm.reserve(step, dim, vocab, bf16, x.Dtype == graph.BF16)
+	d.k.gemm.reserve(vocab, dim, step, bf16, false)
 	var logits, dnll, nll []float32
 	var labels []int32
 	rows := newSpread(d.k.pool, func(lo, hi, _ int) {
