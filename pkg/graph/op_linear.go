@@ -59,10 +59,9 @@ func (s Linear) wrt() []bool {
 }
 
 func (s Linear) diff(b *Builder, in []*Node, _, dy *Node) []*Node {
-	grads := []*Node{
-		b.Apply(LinearDX{Precision: s.Precision}, dy, in[1]),
-		b.Apply(LinearDW{Precision: s.Precision}, dy, in[0]),
-	}
+	// The weight's gradient comes first: it is the last to read the input, whose memory is then free for the input's gradient.
+	dw := b.Apply(LinearDW{Precision: s.Precision}, dy, in[0])
+	grads := []*Node{b.Apply(LinearDX{Precision: s.Precision}, dy, in[1]), dw}
 	if s.Bias {
 		grads = append(grads, b.Apply(ColumnSum{}, dy))
 	}
