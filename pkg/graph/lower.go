@@ -13,6 +13,7 @@ type lowered struct {
 	instrs []*instr
 	roots  []int
 	of     map[*Node][]int // the values of each node: primary output, then auxiliary ones
+	over   map[int]int     // the operand in whose place a result is written; see overwrite
 }
 
 type value struct {

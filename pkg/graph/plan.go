@@ -37,6 +37,58 @@ func (p *Plan) InputBytes() int {
 	return n
 }
 
+// Overwriter is a Device, or a Planner of one, whose kernels for some operators may have a result where an operand of the same size and
+// type lies: element by element, or row by row, the operand has been read when the result is written.
+type Overwriter interface {
+	Overwrites(op Spec) bool
+}
+
+// overwrite lets results take the places of operands that are read for the last time, where the device says that they may.
+func (l *lowered) overwrite(may func(Spec) bool) {
+	last, writes := make([]int, len(l.values)), make([]int, len(l.values))
+	for i, in := range l.instrs {
+		for _, v := range in.in {
+			last[v] = i
+		}
+		for _, v := range in.out {
+			writes[v]++
+		}
+	}
+	for _, v := range l.roots {
+		last[v] = len(l.instrs)
+	}
+	l.over = map[int]int{}
+	for i, in := range l.instrs {
+		if !may(in.spec) {
+			continue
+		}
+		taken := map[int]bool{}
+		for _, v := range in.out {
+			if !l.values[v].planned() || writes[v] != 1 {
+				continue
+			}
+			for _, u := range in.in {
+				if l.values[u].planned() && writes[u] == 1 && last[u] == i && !taken[u] && l.values[u].desc.Equal(l.values[v].desc) {
+					taken[u] = true
+					l.over[v] = u
+					break
+				}
+			}
+		}
+	}
+}
+
+// place returns the value that a value shares its place with, from which on it has been overwritten; itself where there is none.
+func (l *lowered) place(v int) int {
+	for {
+		u, ok := l.over[v]
+		if !ok {
+			return v
+		}
+		v = u
+	}
+}
+
 // plan gives every intermediate value a place in the arena such that values that live at the same time do not overlap:
 // largest first, each at the lowest offset that is free during its life.
 func (l *lowered) plan() *Plan {
@@ -59,6 +111,10 @@ func (l *lowered) plan() *Plan {
 	for _, v := range l.roots {
 		last[v] = len(l.instrs)
 	}
+	for v := range l.over {
+		u := l.place(v)
+		last[u] = max(last[u], last[v])
+	}
 	var order []int
 	for v, val := range l.values {
 		switch {
@@ -66,7 +122,9 @@ func (l *lowered) plan() *Plan {
 			p.Inputs = append(p.Inputs, val.desc)
 			p.Names = append(p.Names, val.input)
 		case first[v] >= 0 && val.planned():
-			order = append(order, v)
+			if l.place(v) == v {
+				order = append(order, v)
+			}
 			p.Unshared += size(val.desc)
 		}
 	}
@@ -92,6 +150,9 @@ func (l *lowered) plan() *Plan {
 		placed = append(placed, span{})
 		copy(placed[i+1:], placed[i:])
 		placed[i] = span{at, at + n, first[v], last[v]}
+	}
+	for v := range l.over {
+		p.offset[v] = p.offset[l.place(v)]
 	}
 	return p
 }

@@ -67,6 +67,9 @@ func (b *Builder) prepare(dev any, o Options, roots []*Node) (*lowered, *Plan, e
 		_, plain := dev.(WeightReader)
 		l.store(l.storageBy(s.Storage), plain)
 	}
+	if d, ok := dev.(Overwriter); ok {
+		l.overwrite(d.Overwrites)
+	}
 	return l, l.plan(), nil
 }
 

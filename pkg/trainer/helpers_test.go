@@ -122,7 +122,7 @@ func (s *spy) Alloc(label string, bytes int) (graph.Memory, error) {
 	return m, err
 }
 
-// Storage and PlainWeights are those of the CPU, or change nothing on a device that stores fp32.
+// Storage, PlainWeights and Overwrites are those of the CPU, or change nothing on a device that has no such wishes.
 func (s *spy) Storage(p graph.Precision) graph.Dtype {
 	if d, ok := s.Device.(graph.Storer); ok {
 		return d.Storage(p)
@@ -131,6 +131,11 @@ func (s *spy) Storage(p graph.Precision) graph.Dtype {
 }
 
 func (s *spy) PlainWeights() {}
+
+func (s *spy) Overwrites(op graph.Spec) bool {
+	d, ok := s.Device.(graph.Overwriter)
+	return ok && d.Overwrites(op)
+}
 
 func (s *spy) total() (n int64) {
 	for _, b := range s.bytes {

@@ -45,6 +45,9 @@ func (d *Device) Storage(p graph.Precision) graph.Dtype { return Planner{}.Stora
 // PlainWeights implements graph.WeightReader: products round weights while they pack them.
 func (d *Device) PlainWeights() {}
 
+// Overwrites implements graph.Overwriter.
+func (d *Device) Overwrites(op graph.Spec) bool { return Planner{}.Overwrites(op) }
+
 // Planner is a graph.Planner of a Device. The memory of kernels, a few blocks of a matrix for each thread and the logits that exist at a
 // time, is not in it.
 type Planner struct{}
@@ -55,6 +58,15 @@ func (Planner) Storage(p graph.Precision) graph.Dtype {
 		return graph.BF16
 	}
 	return graph.F32
+}
+
+// Overwrites implements graph.Overwriter.
+func (Planner) Overwrites(op graph.Spec) bool {
+	switch op.(type) {
+	case graph.Add, graph.SwiGLU, graph.SwiGLUGrad, graph.RoPE, graph.RMSNorm, graph.RMSNormGrad:
+		return true
+	}
+	return false
 }
 
 // PlainWeights implements graph.WeightReader.

@@ -80,7 +80,7 @@ type gemm struct {
 	vectorFn    func(item, worker int)
 	aBuf        []float32
 	bBuf        []float32
-	cBuf        []float32   // of few rows that are rounded
+	cBuf        []float32   // a result that is rounded, if not by tiles
 	workBuf     [][]float32 // per worker: packed operands
 	wideBuf     [][]float32 // and operands in bf16 on their way there
 	tileBuf     [][]float32 // and a tile of C that is rounded
@@ -138,7 +138,7 @@ func (g *gemm) mul(p product, bf16 bool) {
 	}
 	p.aPanels = ceilDiv(p.m, p.mr)
 	p.few = p.aPanels <= fewPanels
-	if p.half != nil && (p.few || p.k == 0) { // many rows are rounded tile by tile
+	if p.half != nil && p.apart(g.packedWords) {
 		half, ldc := p.half, p.ldc
 		p.c, p.ldc, p.half, p.acc = scratch(&g.cBuf, p.m*p.n), p.n, nil, p.bias != nil
 		p.fill(p.c, p.m, 0, p.n)
@@ -171,6 +171,12 @@ func (g *gemm) multiply(p product) {
 	g.product = product{}
 }
 
+// apart says whether a result that is rounded is computed as a whole before: few rows, and where the sum is so long that B would
+// be packed a few columns at a time, since each tile is rounded when its sum is complete.
+func (p *product) apart(words int) bool {
+	return p.aPanels <= fewPanels || p.k == 0 || p.m*p.n <= words/4 && words/p.lanes(p.k) < min(p.n, packedCols)
+}
+
 // cutSum cuts the sum into blocks.
 func (p *product) cutSum() {
 	p.lanesAll = p.lanes(p.k)
@@ -184,7 +190,12 @@ func (g *gemm) reserve(m, n, k int, bf16, half bool) {
 	if bf16 {
 		p.tiles = &g.bf16
 	}
-	if ceilDiv(m, p.mr) <= fewPanels || k == 0 {
+	p.aPanels = ceilDiv(m, p.mr)
+	if half && p.apart(g.packedWords) {
+		half = false
+		scratch(&g.cBuf, m*n)
+	}
+	if p.aPanels <= fewPanels || k == 0 {
 		return
 	}
 	p.cutSum()

@@ -19,7 +19,7 @@ func (k *Kernels) RMSNormRow(y, x, w []float32, eps float64) float32 {
 }
 
 // RMSNormGradRow computes the gradient of one row, from x, w, rstd as RMSNormRow
-// returned it, and dy. dx is overwritten and may be dy; dw is added to, so the sum
+// returned it, and dy. dx is overwritten and may be x or dy; dw is added to, so the sum
 // over rows has the order of the calls.
 //
 //	dx = rstd w dy - x rstd³ mean(x w dy),  dw += rstd x dy
