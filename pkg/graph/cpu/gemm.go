@@ -7,6 +7,7 @@ const (
 	packedWords   = 4 << 20 // of B packed at a time, at most
 	packedCols    = 1024    // columns of B packed at a time, at least
 	packItem      = 4       // panels packed per item of the pool
+	packItemHalf  = 16      // the same of an operand in bf16, whose pieces of rows are widened before
 	fewPanels     = 4       // up to so many panels of A, B is packed where it is used
 	serialWork    = 1 << 17 // multiply-adds that are not worth another thread
 	serialPacking = 1 << 14 // words of B that are not worth one
@@ -108,6 +109,7 @@ type product struct {
 	jc, q0, q1, cols int
 	bPanels          int
 	bPacked          []float32
+	itemPanels       int // packed per item of the pool
 
 	tileRows, tileCols int // panels in a tile of C
 	tilesDown          int
@@ -244,6 +246,9 @@ func (g *gemm) worth() bool { return g.m*g.n*g.k >= serialWork }
 func (g *gemm) mulMany() {
 	colsMax, blocksMax := g.parts(g.packedWords, g.half != nil)
 	g.cut(colsMax)
+	if g.itemPanels = packItem; g.b.Half != nil {
+		g.itemPanels = packItemHalf
+	}
 	for g.jc = 0; g.jc < g.n; g.jc += colsMax {
 		g.cols = min(colsMax, g.n-g.jc)
 		g.bPanels = ceilDiv(g.cols, g.nr)
@@ -251,7 +256,7 @@ func (g *gemm) mulMany() {
 			g.q1 = min(g.q0+blocksMax, g.blocks)
 			words := g.bPanels * g.nr * (min(g.q1*g.block, g.lanesAll) - g.q0*g.block)
 			g.bPacked = scratch(&g.bBuf, words)
-			g.run(words >= serialPacking, ceilDiv(g.bPanels, packItem)*(g.q1-g.q0), g.packFn)
+			g.run(words >= serialPacking, ceilDiv(g.bPanels, g.itemPanels)*(g.q1-g.q0), g.packFn)
 			g.run(g.worth(), g.tilesDown*ceilDiv(g.bPanels, g.tileCols), g.tileFn)
 		}
 	}
@@ -300,9 +305,9 @@ func (g *gemm) packB(dst []float32, q, from, to, worker int) {
 }
 
 func (g *gemm) packItem(item, worker int) {
-	groups := ceilDiv(g.bPanels, packItem)
-	q, from := g.q0+item/groups, item%groups*packItem
-	g.packB(g.bPanel(q, from), q, from, min(from+packItem, g.bPanels), worker)
+	groups := ceilDiv(g.bPanels, g.itemPanels)
+	q, from := g.q0+item/groups, item%groups*g.itemPanels
+	g.packB(g.bPanel(q, from), q, from, min(from+g.itemPanels, g.bPanels), worker)
 }
 
 // tile computes one tile of C. As many blocks of the sum as fit are packed of its
