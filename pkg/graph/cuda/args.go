@@ -16,6 +16,9 @@ const (
 	gradQTile128   = 64  // MEAP_GRAD_Q_TILE_128
 	gradKVTile64   = 128 // MEAP_GRAD_KV_TILE_64
 	gradKVTile128  = 64  // MEAP_GRAD_KV_TILE_128
+	forwardTile90  = 192 // MEAP_FORWARD_TILE_SM90
+	gradQTile90    = 128 // MEAP_GRAD_Q_TILE_SM90
+	gradKVTile90   = 128 // MEAP_GRAD_KV_TILE_SM90
 	tensorThreads  = 128 // MEAP_TENSOR_THREADS
 	generalThreads = 256 // MEAP_GENERAL_THREADS
 

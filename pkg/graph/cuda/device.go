@@ -47,6 +47,7 @@ type Device struct {
 	streams         []cu.Stream // the same, to be destroyed
 	modules         []cu.Module
 	kernels         map[string]*function
+	hopper          bool // the kernels for compute capability 9.0 are there
 	lt              *C.meap_lt
 	ltPath          string
 	plans           map[product]*C.meap_lt_plan

@@ -96,3 +96,15 @@ func TestConformanceStored(t *testing.T) {
 	graphtest.Conformance(t, measured{open(t)}, graphtest.Options{Seed: 4, Together: together(), Storage: graph.BF16,
 		Skip: map[string]string{graph.Kind(graph.CachedAttention{}): "caches are fp32"}})
 }
+
+// The kernels that only compute capability 9.0 has; on a real GPU of that, every test runs them.
+func TestConformanceHopper(t *testing.T) {
+	needEmulated(t)
+	t.Setenv("MEAP_FAKE_CC", "90")
+	d := open(t)
+	if f, err := d.attentionFamily(graph.BF16, 64); err != nil || f.suffix != "_bf16_64_sm90" {
+		t.Fatalf("attention by %q, %v", f.suffix, err)
+	}
+	graphtest.Conformance(t, d, graphtest.Options{Seed: 6, Together: together(), Storage: graph.BF16,
+		Skip: graphtest.Skipping("no kernel of its own", graph.Attention{}, graph.AttentionGrad{})})
+}

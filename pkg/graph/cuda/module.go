@@ -9,8 +9,6 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
-	"io/fs"
-	"path"
 	"runtime"
 	"strings"
 	"unsafe"
@@ -46,39 +44,33 @@ const (
 	_ = -(unsafe.Sizeof(cu.CUContext{}) ^ unsafe.Sizeof(uintptr(0)))
 )
 
-// ptxFiles returns the paths of the compiled kernels in sources.
-func ptxFiles() ([]string, error) {
-	var names []string
-	err := fs.WalkDir(sources, "csrc", func(name string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && path.Ext(name) == ".ptx" {
-			names = append(names, name)
-		}
-		return err
-	})
-	return names, err
-}
-
-// loadKernels compiles the embedded PTX for this GPU, which the driver does and keeps, and finds every kernel in it.
+// loadKernels compiles the embedded PTX for this GPU, which the driver does and keeps, and finds every kernel in it. What only compute
+// capability 9.0 has is a module of its own; where the driver is too old for it, the other kernels do all the work.
 func (d *Device) loadKernels() error {
-	files, err := ptxFiles()
-	if err != nil {
+	if err := d.loadPTX("kernels.ptx"); err != nil {
 		return err
 	}
-	for _, file := range files {
-		text, err := sources.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		if err := d.loadModule(path.Base(file), text); err != nil {
-			return err
+	if d.Major == 9 && d.Minor == 0 {
+		if err := d.loadPTX("hopper.ptx"); err != nil {
+			d.warnOnce(fmt.Errorf("attention runs slower than it could: %w", err))
+		} else {
+			d.hopper = true
 		}
 	}
 	for _, name := range kernelNames {
-		if d.kernels[name] == nil {
+		if d.kernels[name] == nil && (d.hopper || !strings.HasSuffix(name, "_sm90")) {
 			return fmt.Errorf("the kernel %s is in none of the modules", name)
 		}
 	}
 	return nil
+}
+
+func (d *Device) loadPTX(name string) error {
+	text, err := sources.ReadFile("csrc/" + name)
+	if err != nil {
+		return err
+	}
+	return d.loadModule(name, text)
 }
 
 // loadModule adds the kernels of a module, PTX or compiled code; a kernel that is there already is replaced.

@@ -12,35 +12,40 @@ import (
 // family is a set of attention kernels and how they are launched; see csrc/args.h.
 type family struct {
 	suffix                 string
-	threads                int
-	forward, gradQ, gradKV struct{ tile, shared int }
+	forward, gradQ, gradKV shape
 }
+
+// shape is how a kernel is launched: a block of threads for each tile of queries or keys.
+type shape struct{ tile, threads, shared int }
 
 // attentionFamily chooses the kernels for operands of a type and a head size. On tensor cores, tensors are of heads of 64 or 128
 // elements, so rows are as aligned as those kernels ask.
-func attentionFamily(t graph.Dtype, headDim int) (family, error) {
-	f := family{suffix: suffix(t)}
-	if t == graph.BF16 && (headDim == 64 || headDim == 128) {
-		f.suffix, f.threads = fmt.Sprintf("_bf16_%d", headDim), tensorThreads
-		f.forward.tile, f.gradQ.tile, f.gradKV.tile = forwardTile64, gradQTile64, gradKVTile64
-		if headDim == 128 {
-			f.forward.tile, f.gradQ.tile, f.gradKV.tile = forwardTile128, gradQTile128, gradKVTile128
-		}
-		f.forward.shared, f.gradQ.shared, f.gradKV.shared = forwardShared(headDim), gradQShared(headDim), gradKVShared(headDim)
-		return f, nil
+func (d *Device) attentionFamily(t graph.Dtype, headDim int) (family, error) {
+	switch {
+	case t == graph.BF16 && headDim == 64 && d.hopper:
+		of := func(tile, shared int) shape { return shape{tile, 2*tile + 128, shared} } // MEAP_SM90_THREADS
+		return family{"_bf16_64_sm90", of(forwardTile90, forwardShared90), of(gradQTile90, gradQShared90), of(gradKVTile90, gradKVShared90)}, nil
+	case t == graph.BF16 && headDim == 64:
+		return family{"_bf16_64", shape{forwardTile64, tensorThreads, forwardShared(64)}, shape{gradQTile64, tensorThreads, gradQShared(64)},
+			shape{gradKVTile64, tensorThreads, gradKVShared(64)}}, nil
+	case t == graph.BF16 && headDim == 128:
+		return family{"_bf16_128", shape{forwardTile128, tensorThreads, forwardShared(128)}, shape{gradQTile128, tensorThreads, gradQShared(128)},
+			shape{gradKVTile128, tensorThreads, gradKVShared(128)}}, nil
 	}
-	tile := 32
+	return generalFamily(t, headDim)
+}
+
+// generalFamily is the one for any alignment and heads of up to 256 elements, which does without tensor cores.
+func generalFamily(t graph.Dtype, headDim int) (family, error) {
+	tile, suffix := 32, suffix(t)
 	switch {
 	case headDim > 256:
-		return f, fmt.Errorf("the cuda device has no attention for heads of %d elements; at most 256", headDim)
+		return family{}, fmt.Errorf("the cuda device has no attention for heads of %d elements; at most 256", headDim)
 	case headDim > 128:
-		tile, f.suffix = 16, f.suffix+"_wide"
+		tile, suffix = 16, suffix+"_wide"
 	}
-	f.threads = generalThreads
-	f.forward.tile, f.gradQ.tile, f.gradKV.tile = tile, tile, tile
-	f.forward.shared = generalForwardShared(tile, headDim)
-	f.gradQ.shared, f.gradKV.shared = generalGradShared(tile, headDim), generalGradShared(tile, headDim)
-	return f, nil
+	grad := shape{tile, generalThreads, generalGradShared(tile, headDim)}
+	return family{suffix, shape{tile, generalThreads, generalForwardShared(tile, headDim)}, grad, grad}, nil
 }
 
 // Bytes of dynamic shared memory; the macros of the same names in csrc/args.h.
@@ -66,6 +71,13 @@ func gradKVShared(headDim int) int { // MEAP_GRAD_KV_SHARED
 	return 99328
 }
 
+// The same of the kernels for compute capability 9.0.
+const (
+	forwardShared90 = 131200 // MEAP_FORWARD_SHARED_SM90
+	gradQShared90   = 131200 // MEAP_GRAD_Q_SHARED_SM90
+	gradKVShared90  = 135296 // MEAP_GRAD_KV_SHARED_SM90
+)
+
 func generalForwardShared(tile, d int) int { return 4 * tile * (3*(d+1) + tile + 1) }   // MEAP_GENERAL_FORWARD_SHARED
 func generalGradShared(tile, d int) int    { return 4 * tile * (4*(d+1) + 2*(tile+1)) } // MEAP_GENERAL_GRAD_SHARED
 
@@ -80,7 +92,7 @@ func (d *Device) spans(batch, seq int) func(starts, spans addr) error {
 
 func (d *Device) attention(s graph.Attention, in, out []graph.Desc) (graph.Kernel, error) {
 	t := operands(s.Precision)
-	f, err := attentionFamily(t, s.HeadDim)
+	f, err := d.attentionFamily(t, s.HeadDim)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +112,7 @@ func (d *Device) attention(s graph.Attention, in, out []graph.Desc) (graph.Kerne
 		if err := spans(a.starts, a.spans); err != nil {
 			return err
 		}
-		if err := d.launch("attention"+f.suffix, g, f.threads, f.forward.shared, unsafe.Pointer(a)); err != nil {
+		if err := d.launch("attention"+f.suffix, g, f.forward.threads, f.forward.shared, unsafe.Pointer(a)); err != nil {
 			return err
 		}
 		return result.write(out[0])
@@ -109,7 +121,7 @@ func (d *Device) attention(s graph.Attention, in, out []graph.Desc) (graph.Kerne
 
 func (d *Device) attentionGrad(s graph.AttentionGrad, in, out []graph.Desc) (graph.Kernel, error) {
 	t := operands(s.Precision)
-	f, err := attentionFamily(t, s.HeadDim)
+	f, err := d.attentionFamily(t, s.HeadDim)
 	if err != nil {
 		return nil, err
 	}
@@ -138,9 +150,9 @@ func (d *Device) attentionGrad(s graph.AttentionGrad, in, out []graph.Desc) (gra
 			block, shared int
 			args          unsafe.Pointer
 		}{
-			{"attention_delta" + suffix(t), grid{x: ceilDiv(batch*s.Seq*s.Heads, 8)}, 256, 0, unsafe.Pointer(delta)},
-			{"attention_grad_q" + f.suffix, grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.gradQ.tile)}, f.threads, f.gradQ.shared, unsafe.Pointer(a)},
-			{"attention_grad_kv" + f.suffix, grid{x: s.KVHeads * batch, y: ceilDiv(s.Seq, f.gradKV.tile)}, f.threads, f.gradKV.shared, unsafe.Pointer(a)},
+			{"attention_delta" + suffix(t), grid{x: ceilDiv(s.Seq*s.Heads, 32), y: batch}, 256, 0, unsafe.Pointer(delta)},
+			{"attention_grad_q" + f.suffix, grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.gradQ.tile)}, f.gradQ.threads, f.gradQ.shared, unsafe.Pointer(a)},
+			{"attention_grad_kv" + f.suffix, grid{x: s.KVHeads * batch, y: ceilDiv(s.Seq, f.gradKV.tile)}, f.gradKV.threads, f.gradKV.shared, unsafe.Pointer(a)},
 		} {
 			if err := d.launch(k.name, k.g, k.block, k.shared, k.args); err != nil {
 				return err
@@ -164,7 +176,7 @@ func (d *Device) cachedAttention(s graph.CachedAttention, in, out []graph.Desc) 
 	if err != nil {
 		return nil, err
 	}
-	f, err := attentionFamily(t, s.HeadDim)
+	f, err := generalFamily(t, s.HeadDim)
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +191,6 @@ func (d *Device) cachedAttention(s graph.CachedAttention, in, out []graph.Desc) 
 			return err
 		}
 		a.q, a.kcache, a.vcache, a.past, a.out = in[0].Addr, in[3].Addr, in[4].Addr, in[5].Addr, out[0].Addr
-		return d.launch("cached_attention"+f.suffix, grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.forward.tile)}, f.threads, f.forward.shared, unsafe.Pointer(a))
+		return d.launch("cached_attention"+f.suffix, grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.forward.tile)}, f.forward.threads, f.forward.shared, unsafe.Pointer(a))
 	}, nil
 }

@@ -54,6 +54,18 @@ var operators = []struct {
 	{graph.Cast{}, castCases},
 }
 
+// Skipping returns Options.Skip for a test of some operators alone.
+func Skipping(why string, but ...graph.Spec) map[string]string {
+	skip := map[string]string{}
+	for _, op := range operators {
+		skip[graph.Kind(op.spec)] = why
+	}
+	for _, s := range but {
+		delete(skip, graph.Kind(s))
+	}
+	return skip
+}
+
 // casesOf returns the cases of the i-th operator, ready to run.
 func casesOf(i int, seed uint64) []*testCase {
 	h := fnv.New64a()

@@ -208,8 +208,9 @@ typedef struct {
 // ---- Attention. Rows of q, out, dout, dq have the stride q_stride (>= heads * head_dim), those of k, v, dk, dv kv_stride.
 // lse and delta are [batch, heads, seq] fp32. scale is 1 / sqrt(head_dim).
 //
-// Three families of kernels, by suffix:
+// Four families of kernels, by suffix:
 //   _bf16_64, _bf16_128   tensor cores; head_dim as named; all T pointers aligned to 16 bytes, strides multiples of 8
+//   _bf16_64_sm90         the same, for compute capability 9.0 alone
 //   _f32, _bf16           any head_dim <= 128, any alignment
 //   _f32_wide, _bf16_wide any head_dim <= 256
 // Query (or key) tiles: MEAP_TILE_*; blocks and dynamic shared memory: MEAP_*_THREADS, MEAP_*_SHARED, where tile is 32, or 16 for
@@ -236,7 +237,7 @@ typedef struct {
 } AttentionArgs;
 
 // attention_delta_f32, attention_delta_bf16: delta [batch, heads, seq] = sum of out * dout over each head; q_stride for both.
-// grid ceil(batch * seq * heads / 8), block 256.
+// grid (ceil(seq * heads / 32), batch), block 256.
 typedef struct {
     const void *out, *dout;
     float *delta;
@@ -289,13 +290,20 @@ typedef struct {
 #define MEAP_GRAD_Q_TILE_128 64
 #define MEAP_GRAD_KV_TILE_64 128
 #define MEAP_GRAD_KV_TILE_128 64
+#define MEAP_FORWARD_TILE_SM90 192
+#define MEAP_GRAD_Q_TILE_SM90 128
+#define MEAP_GRAD_KV_TILE_SM90 128
 #define MEAP_TENSOR_THREADS 128
+#define MEAP_SM90_THREADS(tile) (2 * (tile) + 128)
 #define MEAP_GENERAL_THREADS 256
 // Dynamic shared memory in bytes: of the tensor-core kernels (d = 64 or 128) ...
 #define MEAP_FORWARD_SHARED(d) ((d) == 64 ? 49152 : 81920)
 #define MEAP_GRAD_Q_SHARED(d) ((d) == 64 ? 65536 : 98304)
 #define MEAP_GRAD_KV_SHARED(d) ((d) == 64 ? 66560 : 99328)
 #define MEAP_CACHED_SHARED(d) ((d) == 64 ? 40960 : 81920)
+#define MEAP_FORWARD_SHARED_SM90 131200
+#define MEAP_GRAD_Q_SHARED_SM90 131200
+#define MEAP_GRAD_KV_SHARED_SM90 135296
 // ... and of the general ones, forward (and cached), grad_q and grad_kv.
 #define MEAP_GENERAL_FORWARD_SHARED(tile, d) (4 * (tile) * (3 * ((d) + 1) + (tile) + 1))
 #define MEAP_GENERAL_GRAD_SHARED(tile, d) (4 * (tile) * (4 * ((d) + 1) + 2 * ((tile) + 1)))
@@ -357,6 +365,7 @@ typedef struct {
     X(attention_spans, AttentionSpansArgs) \
     X(attention_bf16_64, AttentionArgs) \
     X(attention_bf16_128, AttentionArgs) \
+    X(attention_bf16_64_sm90, AttentionArgs) \
     X(attention_f32, AttentionArgs) \
     X(attention_bf16, AttentionArgs) \
     X(attention_f32_wide, AttentionArgs) \
@@ -365,12 +374,14 @@ typedef struct {
     X(attention_delta_bf16, AttentionDeltaArgs) \
     X(attention_grad_q_bf16_64, AttentionGradArgs) \
     X(attention_grad_q_bf16_128, AttentionGradArgs) \
+    X(attention_grad_q_bf16_64_sm90, AttentionGradArgs) \
     X(attention_grad_q_f32, AttentionGradArgs) \
     X(attention_grad_q_bf16, AttentionGradArgs) \
     X(attention_grad_q_f32_wide, AttentionGradArgs) \
     X(attention_grad_q_bf16_wide, AttentionGradArgs) \
     X(attention_grad_kv_bf16_64, AttentionGradArgs) \
     X(attention_grad_kv_bf16_128, AttentionGradArgs) \
+    X(attention_grad_kv_bf16_64_sm90, AttentionGradArgs) \
     X(attention_grad_kv_f32, AttentionGradArgs) \
     X(attention_grad_kv_bf16, AttentionGradArgs) \
     X(attention_grad_kv_f32_wide, AttentionGradArgs) \

@@ -271,26 +271,25 @@ MEAP_DEVICE void attention_grad_kv(const AttentionGradArgs &a) {
     store_tile<T, N, COLUMNS>((T *)a.dv + kv_rows, dv, a.kv_stride, first, a.seq, d, 1.0f);
 }
 
-// delta is what the softmax's derivative subtracts: one warp for each head of each row.
+// delta is what the softmax's derivative subtracts: eight lanes for each head of each row.
 template <typename T>
 MEAP_DEVICE void attention_delta(const AttentionDeltaArgs &a) {
-    const int V = Vec<T>::width, lane = threadIdx.x % 32;
-    const long long item = (long long)blockIdx.x * 8 + threadIdx.x / 32;
-    if (item >= (long long)a.batch * a.seq * a.heads) return;
-    const long long row = item / a.heads;
-    const int h = (int)(item % a.heads);
-    const T *out = (const T *)a.out + row * a.q_stride + h * a.head_dim, *dout = (const T *)a.dout + row * a.q_stride + h * a.head_dim;
+    const int V = Vec<T>::width, lane = threadIdx.x % 8, item = blockIdx.x * 32 + threadIdx.x / 8;
+    const bool valid = item < a.seq * a.heads;
+    const int i = valid ? item / a.heads : 0, h = valid ? item % a.heads : 0;
+    const long long at = ((long long)blockIdx.y * a.seq + i) * a.q_stride + h * a.head_dim;
+    const T *out = (const T *)a.out + at, *dout = (const T *)a.dout + at;
     const bool whole = a.head_dim % V == 0 && a.q_stride % V == 0 && aligned16(a.out) && aligned16(a.dout);
     float sum = 0.0f;
-    for (int at = lane * V; at < a.head_dim; at += 32 * V) {
+    for (int c = lane * V; c < a.head_dim; c += 8 * V) {
         float p[V], q[V];
-        unpack(out, load16(out, at, a.head_dim, whole), p);
-        unpack(dout, load16(dout, at, a.head_dim, whole), q);
+        unpack(out, load16(out, c, a.head_dim, whole), p);
+        unpack(dout, load16(dout, c, a.head_dim, whole), q);
 #pragma unroll
         for (int j = 0; j < V; j++) sum += p[j] * q[j];
     }
-    sum = warp_sum(sum);
-    if (lane == 0) a.delta[(row / a.seq * a.heads + h) * a.seq + row % a.seq] = sum;
+    for (int d = 4; d > 0; d >>= 1) sum += __shfl_xor_sync(MEAP_ALL_LANES, sum, d);
+    if (lane == 0 && valid) a.delta[((long long)blockIdx.y * a.heads + h) * a.seq + i] = sum;
 }
 MEAP_BOTH(attention_delta, AttentionDeltaArgs, 256)
 

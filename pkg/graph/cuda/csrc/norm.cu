@@ -13,7 +13,10 @@ MEAP_DEVICE void rmsnorm(const RMSNormArgs &a) {
     const bool whole = a.dim % V == 0 && aligned16(a.x) && aligned16(a.y) && aligned16(a.w);
     uint4 bits[held];
 #pragma unroll
-    for (int k = 0; k < held; k++) bits[k] = load16(x, (k * 32 + lane) * V, a.dim, whole);
+    for (int k = 0; k < held; k++) {
+        bits[k] = make_uint4(0, 0, 0, 0);
+        if ((k * 32 + lane) * V < a.dim) bits[k] = load16(x, (k * 32 + lane) * V, a.dim, whole);
+    }
     float f[V], w[V], sum = 0.0f;
 #pragma unroll
     for (int k = 0; k < held; k++) {

@@ -16,18 +16,6 @@ func TestPTXIsOfTheseSources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ptx, err := os.ReadFile(csrc + "/kernels.ptx")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(ptx[:min(len(ptx), 1000)]), "\n// Sources: sha256 "+hash+"\n") {
-		t.Error("csrc/kernels.ptx was not generated from the sources beside it; run go generate -tags gpu ./pkg/graph/cuda")
-	}
-	for _, want := range []string{"\n.version 7.0\n", "\n.target sm_80\n"} {
-		if !strings.Contains(string(ptx), want) {
-			t.Errorf("the PTX has no line %q", strings.TrimSpace(want))
-		}
-	}
 	header, err := os.ReadFile(csrc + "/args.h")
 	if err != nil {
 		t.Fatal(err)
@@ -36,9 +24,24 @@ func TestPTXIsOfTheseSources(t *testing.T) {
 	if len(kernels) < 50 {
 		t.Fatalf("found %d kernels in args.h", len(kernels))
 	}
-	for _, k := range kernels {
-		if !strings.Contains(string(ptx), ".entry meap_"+k[1]+"(") {
-			t.Errorf("the PTX has no kernel meap_%s", k[1])
+	for _, module := range []struct{ name, version, target string }{{"kernels", "7.0", "sm_80"}, {"hopper", "8.0", "sm_90a"}} {
+		ptx, err := os.ReadFile(csrc + "/" + module.name + ".ptx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(ptx[:min(len(ptx), 1000)]), "\n// Sources: sha256 "+hash+"\n") {
+			t.Errorf("csrc/%s.ptx was not generated from the sources beside it; run go generate -tags gpu ./pkg/graph/cuda", module.name)
+		}
+		for _, want := range []string{"\n.version " + module.version + "\n", "\n.target " + module.target + "\n"} {
+			if !strings.Contains(string(ptx), want) {
+				t.Errorf("%s.ptx has no line %q", module.name, strings.TrimSpace(want))
+			}
+		}
+		for _, k := range kernels {
+			here := strings.HasSuffix(k[1], "_sm90") == (module.name == "hopper")
+			if strings.Contains(string(ptx), ".entry meap_"+k[1]+"(") != here {
+				t.Errorf("kernel meap_%s in %s.ptx: %v, want %v", k[1], module.name, !here, here)
+			}
 		}
 	}
 }

@@ -20,7 +20,7 @@ namespace emu {
 
 thread_local Fiber *self;
 
-enum { READY, AT_COLLECTIVE, AT_BARRIER, DONE };
+enum { READY, AT_COLLECTIVE, AT_BARRIER, AT_PHASE, DONE };
 enum { MAX_THREADS = 1024, STACK = 256 << 10, SHARED_LIMIT = 232448, BAND = 256 };
 
 // switch_stack saves what a callee must keep, and the stack pointer in *from, and goes on where `to` was saved.
@@ -253,6 +253,36 @@ static void must_be_shared(const void *p, unsigned long n, const char *what) {
     fail("%s at %p, outside of the block's shared memory", what, p);
 }
 
+struct MBarrier { unsigned short count, pending; unsigned phase; };
+
+static MBarrier *mbarrier(const void *p) {
+  must_be_shared(p, sizeof(MBarrier), "mbarrier");
+  if ((uintptr_t)p & 7) fail("mbarrier at %p, which is not aligned to 8 bytes", p);
+  return (MBarrier *)p;
+}
+
+void mbarrier_init(void *p, int count) {
+  if (count < 1 || count > MAX_THREADS) fail("mbarrier for %d arrivals", count);
+  *mbarrier(p) = {(unsigned short)count, (unsigned short)count, 0};
+}
+
+void mbarrier_arrive(void *p) {
+  MBarrier *b = mbarrier(p);
+  if (b->count == 0xffff) fail("arrival at an mbarrier that was not initialised"); // shared memory begins as 0xff
+  if (--b->pending == 0) b->pending = b->count, b->phase++;
+}
+
+static bool phase_over(const void *p, int parity) { return (int)(((const MBarrier *)p)->phase & 1) != parity; }
+
+void mbarrier_wait(void *p, int parity) {
+  MBarrier *b = mbarrier(p);
+  if (b->count == 0xffff) fail("wait at an mbarrier that was not initialised");
+  while (!phase_over(p, parity)) {
+    self->state = AT_PHASE, self->phased = p, self->parity = parity;
+    leave();
+  }
+}
+
 void *shared(const void *key, unsigned long bytes) {
   Runner *r = runner;
   for (auto &d : r->declared)
@@ -276,8 +306,13 @@ void *dynamic_shared() {
 }
 
 void Runner::release() {
-  // Every thread has returned or waits at a barrier. One barrier at least must be complete.
+  // Every thread has returned or waits at a barrier of either kind. One barrier at least must be complete.
   bool any = false, waiting = false;
+  for (int i = 0; i < nthreads; i++) {
+    Fiber &f = fibers[i];
+    if (f.state != AT_PHASE || !phase_over(f.phased, f.parity)) continue;
+    f.state = READY, warps[f.warp].ready |= 1u << f.lane, any = true;
+  }
   for (int i = 0; i < nthreads; i++) {
     Fiber &f = fibers[i];
     if (f.state != AT_BARRIER) continue;
@@ -302,7 +337,11 @@ void Runner::release() {
     }
     break; // what a reducing barrier gave is read before the next one is complete
   }
-  if (waiting && !any) {
+  if (any) return;
+  for (int i = 0; i < nthreads; i++)
+    if (fibers[i].state == AT_PHASE)
+      fail("thread %d waits for ever at the mbarrier at byte %ld of the shared memory", i, (long)((const char *)fibers[i].phased - shared_memory));
+  if (waiting) {
     for (int i = 0; i < nthreads; i++)
       if (fibers[i].state == AT_BARRIER)
         fail("thread %d waits for ever at barrier %d (%s:%d)", i, fibers[i].barrier >> 16, fibers[i].file, fibers[i].site);
@@ -348,7 +387,9 @@ bool Runner::run(unsigned x, unsigned y, unsigned z, const Geometry &g) {
       Warp &w = warps[order[i]];
       int lane = next_lane(w);
       if (lane >= 0) to(&fibers[order[i] * 32 + lane]);
-      if (w.ngroups) {
+      bool phased = false; // some lanes wait for a phase that others have seen end
+      for (int l = order[i] * 32; l < nthreads && l < order[i] * 32 + 32; l++) phased = phased || fibers[l].state == AT_PHASE;
+      if (w.ngroups && !phased) {
         Group &q = w.groups[0];
         fail("warp %d: %s waits for lanes %08x, which have returned or wait elsewhere (mask %08x)", order[i], q.op, q.mask & ~q.arrived, q.mask);
       }
@@ -426,6 +467,44 @@ void mma_work(void *const all[32], unsigned) {
     auto *m = (MMA *)all[l];
     int g = l >> 2, t = l & 3;
     for (int r = 0; r < 4; r++) m->d[r] = d[g + 8 * (r >> 1)][2 * t + (r & 1)];
+  }
+}
+
+void wgmma_work(void *const all[32], unsigned) {
+  for (int l = 0; l < 32; l++)
+    if (!all[l]) fail("wgmma in a warp of fewer than 32 lanes");
+  const WGMMA *first = (WGMMA *)all[0];
+  const char *b = (const char *)first->b;
+  must_be_shared(b, first->transposed ? 2048 : 7 * 1024 + 7 * 128 + 32, "wgmma");
+  float right[16][64];
+  for (int k = 0; k < 16; k++)
+    for (int n = 0; n < 64; n++) {
+      int row = first->transposed ? k : n, column = first->transposed ? n : k;
+      uintptr_t at = (uintptr_t)b + (uintptr_t)(row / 8 * 1024 + row % 8 * 128 + 2 * column);
+      unsigned short bits;
+      memcpy(&bits, (const void *)(at ^ (at >> 7 & 7) << 4), 2);
+      right[k][n] = bf16(bits);
+    }
+  for (int l = 0; l < 32; l++) {
+    auto *m = (WGMMA *)all[l];
+    if (m->b != first->b || m->add != first->add) fail("lanes of a warp give wgmma different operands");
+  }
+  for (int l = 0; l < 32; l++) {
+    auto *m = (WGMMA *)all[l];
+    int g = l >> 2, t = l & 3;
+    for (int half = 0; half < 2; half++) {
+      float left[16];
+      for (int k = 0; k < 16; k++) {
+        auto *holder = (WGMMA *)all[4 * g + k % 8 / 2]; // the lane of row g and column k
+        left[k] = bf16(holder->a[half + 2 * (k / 8)] >> (16 * (k & 1)) & 0xffff);
+      }
+      for (int n = 0; n < 8; n++)
+        for (int i = 0; i < 2; i++) {
+          float &d = m->d[4 * n + 2 * half + i], sum = m->add ? d : 0.0f;
+          for (int k = 0; k < 16; k++) sum += left[k] * right[k][8 * n + 2 * t + i];
+          d = sum;
+        }
+    }
   }
 }
 

@@ -57,6 +57,8 @@ struct Fiber {
   int site;         // line of the barrier
   const char *file; // and its file
   int vote;         // operand of __syncthreads_or and its kin
+  const void *phased; // the mbarrier waited at, and the parity of the phase
+  int parity;
   void *operand;    // operand of a warp's collective
   // cp.async: copies not committed, committed groups.
   Copy *copies;
@@ -147,6 +149,22 @@ template <int n, bool trans> inline void ldmatrix(unsigned *r, const void *row) 
   static const char *const names[] = {"ldmatrix.x1", "ldmatrix.x2", "ldmatrix.x4", "ldmatrix.x1.trans", "ldmatrix.x2.trans", "ldmatrix.x4.trans"};
   collective(names[(n == 1 ? 0 : n == 2 ? 1 : 2) + (trans ? 3 : 0)], ~0u, &m, ldmatrix_work);
 }
+
+// wgmma is a warp's share of wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 with the left operand in registers: d [16, 64] =
+// a [16, 16] b [16, 64], added to d if `add`, spread over the lanes as in mma. The right operand is in shared memory, in groups of eight
+// rows of 128 bytes, permuted by the 128-byte swizzle: its rows are columns of d or, transposed, rows of b. It is done at once.
+struct WGMMA { float *d; const unsigned *a; const void *b; bool add, transposed; };
+void wgmma_work(void *const all[32], unsigned mask);
+inline void wgmma_m64n64k16_bf16(float *d, const unsigned a[4], const void *b, bool add, bool transposed) {
+  WGMMA m{d, a, b, add, transposed};
+  collective("wgmma.m64n64k16", ~0u, &m, wgmma_work);
+}
+
+// mbarrier_* are the barriers of 8 bytes in shared memory that threads arrive at without waiting. A phase ends when `count` threads
+// have arrived; mbarrier_wait waits until the phase of that parity has ended, the first being of parity 0.
+void mbarrier_init(void *barrier, int count);
+void mbarrier_arrive(void *barrier);
+void mbarrier_wait(void *barrier, int parity);
 
 // cp_async copies `bytes` bytes (4, 8 or 16), zeros behind the first `valid`. The copy is made when the thread waits for its
 // group, as late as CUDA may make it.

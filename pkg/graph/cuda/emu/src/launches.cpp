@@ -34,6 +34,14 @@ CUresult parse(const char *text, Module &m, std::string &log) {
     log = "PTX for sm_" + std::to_string(sm) + " on a device of compute capability " + std::to_string(capability());
     return NO_BINARY_FOR_GPU;
   }
+  if (target[11 + strspn(target + 11, "0123456789")] == 'a' && sm != capability()) {
+    log = "PTX for sm_" + std::to_string(sm) + " alone on a device of compute capability " + std::to_string(capability());
+    return NO_BINARY_FOR_GPU;
+  }
+  if (atoi(version + 9) >= 8 && atoi(knob("MEAP_FAKE_DRIVER", "12040")) < 12000) {
+    log = "PTX of version 8 or later needs a driver for CUDA 12";
+    return UNSUPPORTED_PTX_VERSION;
+  }
   for (const char *p = text; (p = strstr(p, ".entry "));) {
     p += 7;
     while (*p == ' ') p++;

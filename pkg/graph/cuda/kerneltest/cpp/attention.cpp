@@ -8,12 +8,13 @@ struct Case {
     bool half, documents;
     int more = 0; // what strides exceed widths by
     double scale = 1;
+    bool sm90 = false; // by the kernels for compute capability 9.0
 };
 
 static bool tensor_cores(const Case &c) { return c.half && (c.dim == 64 || c.dim == 128) && shift == 0 && c.more % 8 == 0; }
 
 static std::string family(const Case &c) {
-    if (tensor_cores(c)) return "_bf16_" + std::to_string(c.dim);
+    if (tensor_cores(c)) return "_bf16_" + std::to_string(c.dim) + (c.sm90 ? "_sm90" : "");
     return std::string(suffix(c.half)) + (c.dim > 128 ? "_wide" : "");
 }
 
@@ -93,27 +94,33 @@ static void attention(const Case &c) {
         }
     equal("spans", spans.ints(), ends);
 
-    const size_t tile = tensor ? d == 64 ? MEAP_FORWARD_TILE_64 : MEAP_FORWARD_TILE_128 : (size_t)general_tile(c);
-    const unsigned threads = tensor ? MEAP_TENSOR_THREADS : MEAP_GENERAL_THREADS;
+    // How a kernel is launched: by tiles of so many queries or keys.
+    struct Launch { size_t tile; unsigned threads, shared; };
+    auto on = [&](size_t tile64, size_t tile128, size_t sm90, unsigned shared, unsigned shared_sm90, unsigned general) {
+        if (!tensor) return Launch{(size_t)general_tile(c), MEAP_GENERAL_THREADS, general};
+        if (c.sm90) return Launch{sm90, (unsigned)MEAP_SM90_THREADS(sm90), shared_sm90};
+        return Launch{d == 64 ? tile64 : tile128, MEAP_TENSOR_THREADS, shared};
+    };
+    const unsigned general_grad = MEAP_GENERAL_GRAD_SHARED(general_tile(c), c.dim);
+    const Launch forward = on(MEAP_FORWARD_TILE_64, MEAP_FORWARD_TILE_128, MEAP_FORWARD_TILE_SM90, MEAP_FORWARD_SHARED(c.dim), MEAP_FORWARD_SHARED_SM90,
+                              MEAP_GENERAL_FORWARD_SHARED(general_tile(c), c.dim));
     launch("attention" + family(c), AttentionArgs{tq, tk, tv, ts, spans, to, tl, (long long)qw, (long long)kw, c.batch, c.seq, c.heads, c.kv_heads, c.dim, (float)scale},
-           (unsigned)(c.heads * c.batch), pieces(seq, tile), 1, threads,
-           tensor ? MEAP_FORWARD_SHARED(c.dim) : MEAP_GENERAL_FORWARD_SHARED(general_tile(c), c.dim));
+           (unsigned)(c.heads * c.batch), pieces(seq, forward.tile), 1, forward.threads, forward.shared);
     compare("out", to.numbers(), out, allowed, &out_size);
     compare("lse", tl.numbers(), lse, 2e-6, &lse_size);
 
     // The gradient starts from the rounded output, as it does in training.
     Numbers delta_size(n * heads, (double)d);
-    launch(std::string("attention_delta") + suffix(c.half), AttentionDeltaArgs{to, tdo, tdelta, (long long)qw, c.batch, c.seq, c.heads, c.dim}, pieces(n * heads, 8), 1, 1, 256);
+    launch(std::string("attention_delta") + suffix(c.half), AttentionDeltaArgs{to, tdo, tdelta, (long long)qw, c.batch, c.seq, c.heads, c.dim}, pieces(seq * heads, 32),
+           (unsigned)c.batch, 1, 256);
     compare("delta", tdelta.numbers(), delta, c.half ? 2 * 0x1p-8 : 1e-5, &delta_size);
     tl.set(lse), tdelta.set(delta);
     AttentionGradArgs a{tq, tk, tv, tdo, tl, tdelta, ts, spans, tdq, tdk, tdv, (long long)qw, (long long)kw, c.batch, c.seq, c.heads, c.kv_heads, c.dim, (float)scale};
-    const size_t q_tile = tensor ? d == 64 ? MEAP_GRAD_Q_TILE_64 : MEAP_GRAD_Q_TILE_128 : (size_t)general_tile(c);
-    const size_t kv_tile = tensor ? d == 64 ? MEAP_GRAD_KV_TILE_64 : MEAP_GRAD_KV_TILE_128 : (size_t)general_tile(c);
-    launch("attention_grad_q" + family(c), a, (unsigned)(c.heads * c.batch), pieces(seq, q_tile), 1, threads,
-           tensor ? MEAP_GRAD_Q_SHARED(c.dim) : MEAP_GENERAL_GRAD_SHARED(general_tile(c), c.dim));
+    const Launch grad_q = on(MEAP_GRAD_Q_TILE_64, MEAP_GRAD_Q_TILE_128, MEAP_GRAD_Q_TILE_SM90, MEAP_GRAD_Q_SHARED(c.dim), MEAP_GRAD_Q_SHARED_SM90, general_grad);
+    launch("attention_grad_q" + family(c), a, (unsigned)(c.heads * c.batch), pieces(seq, grad_q.tile), 1, grad_q.threads, grad_q.shared);
     compare("dq", tdq.numbers(), dq, allowed, &dq_size);
-    launch("attention_grad_kv" + family(c), a, (unsigned)(c.kv_heads * c.batch), pieces(seq, kv_tile), 1, threads,
-           tensor ? MEAP_GRAD_KV_SHARED(c.dim) : MEAP_GENERAL_GRAD_SHARED(general_tile(c), c.dim));
+    const Launch grad_kv = on(MEAP_GRAD_KV_TILE_64, MEAP_GRAD_KV_TILE_128, MEAP_GRAD_KV_TILE_SM90, MEAP_GRAD_KV_SHARED(c.dim), MEAP_GRAD_KV_SHARED_SM90, general_grad);
+    launch("attention_grad_kv" + family(c), a, (unsigned)(c.kv_heads * c.batch), pieces(seq, grad_kv.tile), 1, grad_kv.threads, grad_kv.shared);
     compare("dk", tdk.numbers(), dk, allowed, &dk_size);
     compare("dv", tdv.numbers(), dv, allowed, &dv_size);
 }
@@ -134,6 +141,14 @@ void test_attention() {
             attention({2, 35, 2, 1, 136, half, documents});
             attention({1, 40, 1, 1, 256, half, documents});
         }
+    for (bool documents : {false, true}) {
+        attention({1, 1, 1, 1, 64, true, documents, 0, 1, true});
+        attention({2, 65, 4, 2, 64, true, documents, 0, 1, true});
+        attention({1, 200, 3, 1, 64, true, documents, 8, 1, true});
+        attention({1, 130, 2, 2, 64, true, documents, 0, 1, true});
+        attention({1, 700, 2, 1, 64, true, documents, 0, 1, true}); // more tiles than stages
+    }
+    attention({1, 100, 2, 1, 64, true, false, 0, 8, true});
     // Scores up to some hundreds: one key takes all the weight.
     attention({1, 100, 2, 1, 64, false, false, 0, 8});
     attention({1, 100, 2, 1, 64, true, false, 0, 8});
