@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime/debug"
 	"slices"
 
 	"meap/pkg/dataset"
@@ -169,6 +170,7 @@ func validationGraph(model transformer.Config, cfg Config) (*graph.Builder, *gra
 
 // NewStepper compiles the step for a model's weights on their device. The moments start at zero.
 func NewStepper(dev graph.Device, params *transformer.Parameters, cfg Config) (*Stepper, error) {
+	debug.FreeOSMemory() // what is garbage by now, such as the weights that the host had read, would add to what the step takes
 	s := &Stepper{cfg: cfg, dev: dev, params: params, batches: make([]dataset.Batch, cfg.Accumulate)}
 	if err := s.compile(); err != nil {
 		s.Close()

@@ -5,6 +5,7 @@ package cpu
 // pass through L1.
 const (
 	packedWords   = 4 << 20 // of B packed at a time, at most
+	rowWords      = 2048    // of B packed at a time for each row of A, at most, but a quarter of packedWords in any case
 	packedCols    = 1024    // columns of B packed at a time, at least
 	packItem      = 4       // panels packed per item of the pool
 	packItemHalf  = 16      // the same of an operand in bf16, whose pieces of rows are widened before
@@ -207,11 +208,11 @@ func (g *gemm) reserve(m, n, k int, bf16, half bool) {
 
 // parts returns how many columns of B, and blocks of the sum, are packed at a time.
 func (p *product) parts(words int, half bool) (cols, blocks int) {
-	fit := words / p.lanesAll / p.nr * p.nr
 	if half { // what is rounded needs the whole sum at a time
-		return min(p.n, max(p.nr, fit)), p.blocks
+		return min(p.n, max(p.nr, words/p.lanesAll/p.nr*p.nr)), p.blocks
 	}
-	cols = min(p.n, max(packedCols, fit))
+	words = min(words, max(words/4, p.m*rowWords))
+	cols = min(p.n, max(packedCols, words/p.lanesAll/p.nr*p.nr))
 	return cols, max(1, words/(cols*p.block))
 }
 

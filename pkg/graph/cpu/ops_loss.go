@@ -6,12 +6,19 @@ import (
 	"meap/pkg/graph"
 )
 
-// logitsBytes is the memory for the logits that exist at a time. More tokens at a time mean fewer passes over the head's
-// gradient, which is as large as the head.
-const logitsBytes = 64 << 20
+// The memory for the logits that exist at a time, at most, and so much that less is of no use.
+const (
+	logitsBytes    = 64 << 20
+	fewLogitsBytes = 8 << 20
+)
 
-// logitRows is how many tokens' logits fit, at least enough for a product to be efficient.
-func logitRows(n, vocab int) int { return min(n, max(64, logitsBytes/4/max(1, vocab))) }
+// logitRows is how many tokens are worked on at a time. More mean fewer passes over the head and its gradient, which is as large, and more
+// memory: both the passes and the memory grow with the root of n. Pieces are alike, and large enough for a product to be efficient.
+func logitRows(n, vocab int) int {
+	row := 4 * max(1, vocab)
+	rows := max(64, fewLogitsBytes/row, min(logitsBytes/row, int(5*math.Sqrt(float64(n)))))
+	return ceilDiv(n, max(1, ceilDiv(n, rows)))
+}
 
 // crossEntropy goes through the tokens in pieces, each a product with the head, then row by row.
 func (d *Device) crossEntropy(s graph.LinearCrossEntropy, x, head graph.Desc) graph.Kernel {
