@@ -40,6 +40,20 @@ type accumulating interface {
 	Accumulate(output int) (Spec, bool)
 }
 
+// summing is a Spec of which there is a form with one more operand, the last, that is added to its first result.
+type summing interface {
+	Spec
+	// sums says that this is that form, and withSum gives it; false where these attributes don't go with it.
+	sums() bool
+	withSum() (Spec, bool)
+}
+
+// Sums says that an operator adds its last operand to its first result.
+func Sums(op Spec) bool {
+	s, ok := op.(summing)
+	return ok && s.sums()
+}
+
 // cheap is a Spec whose result costs little beside the products that read it, and is computed from operands that its gradient needs
 // as well.
 type cheap interface {

@@ -14,14 +14,19 @@ const (
 
 func (p Precision) String() string { return [...]string{"fp32", "bf16"}[p] }
 
-// Linear is y = x Wᵀ + bias: x [n, in], W [out, in], bias [out] if Bias -> y [n, out].
+// Linear is y = x Wᵀ + bias: x [n, in], W [out, in], bias [out] if Bias -> y [n, out]. If Sum, not with Bias, a last operand [n, out] is
+// added.
 type Linear struct {
 	Precision Precision
 	Bias      bool
+	Sum       bool
 }
 
-// LinearDX is the gradient of Linear for its input: dy [n, out], W [out, in] -> dx [n, in] = dy W.
-type LinearDX struct{ Precision Precision }
+// LinearDX is the gradient of Linear for its input: dy [n, out], W [out, in] -> dx [n, in] = dy W, plus a last operand [n, in] if Sum.
+type LinearDX struct {
+	Precision Precision
+	Sum       bool
+}
 
 // LinearDW is the gradient of Linear for its weight: dy [n, out], x [n, in] -> dW [out, in] = dyᵀ x, added to what is there
 // if Acc.
@@ -46,9 +51,20 @@ func (s Linear) Infer(in []Desc) []Desc {
 	x, w := in[0], in[1]
 	check(s, in, rank(x, 2), rank(w, 2), x.Shape[1] == w.Shape[1], x.Dtype == w.Dtype)
 	if s.Bias {
-		check(s, in, rank(in[2], 1), in[2].Shape[0] == w.Shape[0])
+		check(s, in, !s.Sum, rank(in[2], 1), in[2].Shape[0] == w.Shape[0])
 	}
-	return []Desc{Of(x.Dtype, x.Shape[0], w.Shape[0])}
+	y := Of(x.Dtype, x.Shape[0], w.Shape[0])
+	if s.Sum {
+		check(s, in, in[2].Equal(y))
+	}
+	return []Desc{y}
+}
+
+func (s Linear) sums() bool { return s.Sum }
+
+func (s Linear) withSum() (Spec, bool) {
+	s.Sum = true
+	return s, !s.Bias
 }
 
 func (s Linear) wrt() []bool {
@@ -72,7 +88,18 @@ func (s Linear) diff(b *Builder, in []*Node, _, dy *Node) []*Node {
 func (s LinearDX) Infer(in []Desc) []Desc {
 	dy, w := in[0], in[1]
 	check(s, in, rank(dy, 2), rank(w, 2), dy.Shape[1] == w.Shape[0])
-	return []Desc{Of(dy.Dtype, dy.Shape[0], w.Shape[1])}
+	dx := Of(dy.Dtype, dy.Shape[0], w.Shape[1])
+	if s.Sum {
+		check(s, in, in[2].Equal(dx))
+	}
+	return []Desc{dx}
+}
+
+func (s LinearDX) sums() bool { return s.Sum }
+
+func (s LinearDX) withSum() (Spec, bool) {
+	s.Sum = true
+	return s, true
 }
 
 // Infer implements Spec.

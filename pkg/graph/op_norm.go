@@ -5,8 +5,8 @@ package graph
 type RMSNorm struct{ Eps float64 }
 
 // RMSNormGrad is its gradient: x [n, dim], w [dim], rstd [n], dy [n, dim] -> dx [n, dim], dw [dim]; dw is added to what is
-// there if AccW.
-type RMSNormGrad struct{ AccW bool }
+// there if AccW. If Sum, a last operand [n, dim] is added to dx.
+type RMSNormGrad struct{ AccW, Sum bool }
 
 // RMSNorm normalises the rows of x [n, dim] and scales them by w [dim].
 func (b *Builder) RMSNorm(x, w *Node, eps float64) *Node { return b.Apply(RMSNorm{Eps: eps}, x, w) }
@@ -31,7 +31,17 @@ func (RMSNorm) diff(b *Builder, in []*Node, out, dy *Node) []*Node {
 func (s RMSNormGrad) Infer(in []Desc) []Desc {
 	x, w, rstd, dy := in[0], in[1], in[2], in[3]
 	check(s, in, x.Equal(dy), rank(rstd, 1), rstd.Shape[0] == x.Shape[0])
+	if s.Sum {
+		check(s, in, in[4].Equal(x))
+	}
 	return []Desc{x, w}
+}
+
+func (s RMSNormGrad) sums() bool { return s.Sum }
+
+func (s RMSNormGrad) withSum() (Spec, bool) {
+	s.Sum = true
+	return s, true
 }
 
 // Accumulate implements accumulating for dw.

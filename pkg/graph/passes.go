@@ -1,5 +1,7 @@
 package graph
 
+import "slices"
+
 // Passes over a lowered graph. None of them changes a result but where its comment says so.
 
 // fuseAccumulate lets operators add straight to gradient accumulators: Accumulate(acc, x+y) becomes two, and
@@ -52,6 +54,45 @@ func (l *lowered) fuseAccumulate() {
 			l.instrs = append(l.instrs, in)
 		}
 	}
+}
+
+// Adder is a Device, or a Planner of one, whose kernels for some operators have the form that adds one more operand to the first result,
+// and to whom a sum of its own would cost a pass over memory.
+type Adder interface {
+	Adds(op Spec) bool
+}
+
+// fuseAdd lets operators add to their result what Add would: of Add's two operands, the one that is made last takes in the other, if
+// nobody else reads it. A sum is then rounded once where the storage type is bf16, and in fp32 its order may change.
+func (l *lowered) fuseAdd(adds func(Spec) bool) {
+	made, uses := l.made(), l.uses()
+	dead := map[*instr]bool{}
+	for _, in := range l.instrs {
+		if _, ok := in.spec.(Add); !ok {
+			continue
+		}
+		late, other := in.in[0], in.in[1]
+		if made[late] < made[other] {
+			late, other = other, late
+		}
+		if made[late] == made[other] || uses[late] != 1 {
+			continue
+		}
+		maker := l.instrs[made[late]]
+		s, ok := maker.spec.(summing)
+		if !ok || s.sums() || maker.out[0] != late || !adds(s) {
+			continue
+		}
+		sum, ok := s.withSum()
+		if !ok {
+			continue
+		}
+		maker.spec, maker.in = sum, append(slices.Clone(maker.in), other)
+		maker.out = append([]int{in.out[0]}, maker.out[1:]...)
+		made[in.out[0]] = made[late]
+		dead[in] = true
+	}
+	l.instrs = slices.DeleteFunc(l.instrs, func(in *instr) bool { return dead[in] })
 }
 
 // uses counts how often each value is read; being a root counts too.

@@ -240,3 +240,59 @@ func evaluate(t *testing.T, n *net, roots []*graph.Node) (out [][]float64) {
 	}
 	return out
 }
+
+// adding is a device whose kernels take every operand that can be added; naive's do.
+type adding struct{ graph.Device }
+
+func (adding) Adds(graph.Spec) bool { return true }
+
+func (n *net) valuesOn(t *testing.T, dev graph.Device, o graph.Options, roots ...*graph.Node) (*graph.Program, [][]float64) {
+	t.Helper()
+	p, err := n.Compile(dev, o, roots...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.upload(t, dev, p)
+	run(t, p)
+	var out [][]float64
+	for _, r := range roots {
+		out = append(out, read(p.Output(r)))
+	}
+	return p, out
+}
+
+func TestAddIsFused(t *testing.T) {
+	for _, recompute := range []bool{false, true} {
+		o := graph.Options{Recompute: recompute}
+		n, roots, grads := accumulated(t, 2)
+		plain, plainRoots, plainGrads := accumulated(t, 2)
+		want := plain.values(t, o, append(plainRoots[:1:1], plainGrads...)...)
+		p, got := n.valuesOn(t, adding{deviceFor(n.Float())}, o, append(roots[:1:1], grads...)...)
+		for i := range want {
+			closeTo(t, fmt.Sprintf("recompute %v, root %d", recompute, i), got[i], want[i], 1e-12)
+		}
+		unfused := kindsOf(t, plain.compile(t, o, append(plainRoots[:1:1], plainGrads...)...))
+		// A layer's gradients are summed five times; its residual sums follow products with a bias, which have no such form.
+		if kinds := kindsOf(t, p); kinds["Add"] != unfused["Add"]-2*5 || kinds["LinearDX"] != unfused["LinearDX"] {
+			t.Errorf("recompute %v: operators %v, without fusing %v", recompute, kinds, unfused)
+		}
+	}
+}
+
+func TestAddThatCannotBeFused(t *testing.T) {
+	n := newNet(graph.F64)
+	x, w, dy := n.input("x", 1, 3, 5), n.input("w", 1, 5, 5), n.input("dy", 1, 3, 5)
+	used := n.Apply(graph.LinearDX{}, dy, w)           // is read by two
+	biased := n.Linear(x, w, n.input("b", 1, 5), 0)    // has no form with both
+	gate := n.Apply(graph.SwiGLUGrad{}, x, dy, biased) // both operands come from one operator
+	late := n.Linear(x, w, nil, 0)                     // can, but the operand is a root as well
+	roots := []*graph.Node{n.Add(used, used), n.Add(x, biased), n.Add(gate, n.Aux(gate, 1)), n.Add(x, dy), n.Add(dy, late), late}
+	want := n.values(t, graph.Options{}, roots...)
+	p, got := n.valuesOn(t, adding{deviceFor(n.Float())}, graph.Options{}, roots...)
+	for i := range want {
+		sameBits(t, fmt.Sprint("root ", i), got[i], want[i])
+	}
+	if kinds := kindsOf(t, p); kinds["Add"] != 5 {
+		t.Errorf("operators %v, want five sums", kinds)
+	}
+}

@@ -52,6 +52,9 @@ func (b *Builder) prepare(dev any, o Options, roots []*Node) (*lowered, *Plan, e
 		return nil, nil, err
 	}
 	l.fuseAccumulate()
+	if d, ok := dev.(Adder); ok {
+		l.fuseAdd(d.Adds)
+	}
 	var at []int
 	for _, n := range b.checkpoints {
 		if v, ok := l.of[n]; ok {

@@ -65,11 +65,14 @@ const (
 // roles returns the roles of an operator's operands and of its results. Operators that are not listed work in fp32.
 func roles(s Spec) (in, out []role) {
 	const f, a, w = full, activation, product
-	switch s.(type) {
+	switch s := s.(type) {
 	case Linear:
+		if s.Sum {
+			return []role{a, w, a}, []role{a}
+		}
 		return []role{a, w, f}, []role{a}
 	case LinearDX:
-		return []role{a, w}, []role{a}
+		return []role{a, w, a}, []role{a}
 	case LinearDW:
 		return []role{a, a}, []role{f}
 	case ColumnSum:
@@ -77,7 +80,7 @@ func roles(s Spec) (in, out []role) {
 	case RMSNorm:
 		return []role{a, f}, []role{a, f}
 	case RMSNormGrad:
-		return []role{a, f, f, a}, []role{a, f}
+		return []role{a, f, f, a, a}, []role{a, f}
 	case RoPE:
 		return []role{a, f, f, f}, []role{a}
 	case Attention:

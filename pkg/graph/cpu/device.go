@@ -84,6 +84,9 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 	if err := checkTypes(op, in, out); err != nil {
 		return nil, err
 	}
+	if graph.Sums(op) {
+		return nil, fmt.Errorf("the cpu device adds by a kernel of its own, not in %s", graph.Kind(op))
+	}
 	switch s := op.(type) {
 	case graph.Linear:
 		return d.linear(s, in[0], in[1], out[0]), nil

@@ -87,9 +87,9 @@ type rmsNormArgs struct {
 }
 
 type rmsNormGradArgs struct {
-	x, w, rstd, dy, dx, partial addr
-	n                           int64
-	dim, rows                   int32
+	x, w, rstd, dy, more, dx, partial addr
+	n                                 int64
+	dim, rows                         int32
 }
 
 type columnSumArgs struct {
@@ -170,8 +170,7 @@ type cachedAttentionArgs struct {
 }
 
 type productArgs struct {
-	a, b, d                      addr
+	a, b, c, d                   addr
 	aRow, aColumn, bRow, bColumn int64
 	m, n, k                      int32
-	beta                         float32
 }

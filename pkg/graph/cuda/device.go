@@ -195,6 +195,9 @@ func (d *Device) Name() string {
 	return fmt.Sprintf("cuda:%d (%s, %.0f GiB)", d.ordinal, d.Properties.Name, float64(d.Memory)/(1<<30))
 }
 
+// Adds implements graph.Adder.
+func (d *Device) Adds(op graph.Spec) bool { return Planner{}.Adds(op) }
+
 // Storage implements graph.Storer.
 func (d *Device) Storage(p graph.Precision) graph.Dtype {
 	return operands(p)

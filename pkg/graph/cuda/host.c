@@ -216,10 +216,10 @@ void meap_lt_plan_free(meap_lt *lt, meap_lt_plan *plan) {
 	free(plan);
 }
 
-int meap_lt_run(meap_lt *lt, uintptr_t ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, float beta, uint64_t d, uint64_t workspace, size_t bytes, uintptr_t stream) {
-	const float one = 1;
+int meap_lt_run(meap_lt *lt, uintptr_t ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t workspace, size_t bytes, uintptr_t stream) {
+	const float one = 1, beta = c ? 1 : 0;
 	cuCtxSetCurrent((CUcontext)ctx);
-	return lt->matmul(lt->handle, plan->desc, &one, (void *)a, plan->a, (void *)b, plan->b, &beta, (void *)d, plan->d, (void *)d, plan->d,
+	return lt->matmul(lt->handle, plan->desc, &one, (void *)a, plan->a, (void *)b, plan->b, &beta, (void *)(c ? c : d), plan->d, (void *)d, plan->d,
 	                  plan->best.algorithm, (void *)workspace, bytes, (void *)stream);
 }
 

@@ -43,7 +43,8 @@ const char *meap_lt_bind(void *library, meap_lt **lt);
 size_t meap_lt_version(meap_lt *lt);
 int meap_lt_create(meap_lt *lt, uintptr_t ctx);
 void meap_lt_destroy(meap_lt *lt);
-// A product in column-major order: d [m, n] = op(a) op(b) + beta d, summed in fp32. Types are cudaDataType_t.
+// A product in column-major order: d [m, n] = op(a) op(b), plus c [m, n] unless that is null, summed in fp32. Types are cudaDataType_t, c's
+// being d's.
 typedef struct {
 	int transa, transb, type, dtype;
 	uint64_t m, n, k;
@@ -55,7 +56,7 @@ typedef struct meap_lt_plan meap_lt_plan;
 // meap_lt_plan_new returns a cublasStatus_t; with status 0 and no plan, there is no algorithm.
 int meap_lt_plan_new(meap_lt *lt, uintptr_t ctx, const meap_product *p, meap_lt_plan **plan);
 void meap_lt_plan_free(meap_lt *lt, meap_lt_plan *plan);
-int meap_lt_run(meap_lt *lt, uintptr_t ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, float beta, uint64_t d, uint64_t workspace, size_t bytes, uintptr_t stream);
+int meap_lt_run(meap_lt *lt, uintptr_t ctx, meap_lt_plan *plan, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t workspace, size_t bytes, uintptr_t stream);
 
 // NVRTC.
 typedef struct meap_nvrtc meap_nvrtc;

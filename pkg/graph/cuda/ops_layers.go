@@ -90,6 +90,9 @@ func (d *Device) rmsNormGrad(s graph.RMSNormGrad, in, out []graph.Desc) (graph.K
 	block := 32 * min(8, ceilDiv(dim, 256))
 	return func(in, out []graph.Buffer) error {
 		a.x, a.w, a.rstd, a.dy, a.dx, a.partial = in[0].Addr, in[1].Addr, in[2].Addr, in[3].Addr, out[0].Addr, d.scratch
+		if s.Sum {
+			a.more = in[4].Addr
+		}
 		if err := d.launch(name, grid{x: groups}, block, 4*dim, unsafe.Pointer(a)); err != nil {
 			return err
 		}

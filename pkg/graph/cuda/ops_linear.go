@@ -48,17 +48,19 @@ func (d *Device) linear(s graph.Linear, in, out []graph.Desc) (graph.Kernel, err
 		if err != nil {
 			return err
 		}
-		dst, beta := out[0].Addr, float32(0)
-		if before {
-			beta = 1
+		dst, plus := out[0].Addr, addr(0)
+		switch {
+		case s.Sum:
+			plus = in[2].Addr
+		case before:
+			plus = dst
 			if err := bias(in[2].Addr, 0, dst); err != nil {
 				return err
 			}
-		}
-		if after {
+		case after:
 			dst = d.scratch + addr(at)
 		}
-		if err := multiply(xs, ws, dst, beta); err != nil {
+		if err := multiply(xs, ws, plus, dst); err != nil {
 			return err
 		}
 		if after {
@@ -76,7 +78,12 @@ func (d *Device) linearDX(s graph.LinearDX, in, out []graph.Desc) (graph.Kernel,
 	if err != nil {
 		return nil, err
 	}
-	return d.twoOperands(dy, w, multiply, 0), d.reserve(s, l.bytes)
+	return d.twoOperands(dy, w, multiply, func(in, _ []graph.Buffer) addr {
+		if s.Sum {
+			return in[2].Addr
+		}
+		return 0
+	}), d.reserve(s, l.bytes)
 }
 
 func (d *Device) linearDW(s graph.LinearDW, in, out []graph.Desc) (graph.Kernel, error) {
@@ -87,15 +94,16 @@ func (d *Device) linearDW(s graph.LinearDW, in, out []graph.Desc) (graph.Kernel,
 	if err != nil {
 		return nil, err
 	}
-	beta := float32(0)
-	if s.Acc {
-		beta = 1
-	}
-	return d.twoOperands(dy, x, multiply, beta), d.reserve(s, l.bytes)
+	return d.twoOperands(dy, x, multiply, func(_, out []graph.Buffer) addr {
+		if s.Acc {
+			return out[0].Addr
+		}
+		return 0
+	}), d.reserve(s, l.bytes)
 }
 
-// twoOperands is a kernel that multiplies its first two operands.
-func (d *Device) twoOperands(a, b *converted, multiply func(a, b, dst uintptr, beta float32) error, beta float32) graph.Kernel {
+// twoOperands is a kernel that multiplies its first two operands and adds what plus says.
+func (d *Device) twoOperands(a, b *converted, multiply multiplier, plus func(in, out []graph.Buffer) addr) graph.Kernel {
 	return func(in, out []graph.Buffer) error {
 		x, err := a.read(in[0])
 		if err != nil {
@@ -105,6 +113,6 @@ func (d *Device) twoOperands(a, b *converted, multiply func(a, b, dst uintptr, b
 		if err != nil {
 			return err
 		}
-		return multiply(x, y, out[0].Addr, beta)
+		return multiply(x, y, plus(in, out), out[0].Addr)
 	}
 }

@@ -19,8 +19,8 @@ func pieces(n, step int, f func(first, m int) error) error {
 }
 
 // multiplyPieces plans the products of whole pieces and of the last.
-func (d *Device) multiplyPieces(n, step int, of func(m int) product) (map[int]func(a, b, dst uintptr, beta float32) error, error) {
-	products := map[int]func(a, b, dst uintptr, beta float32) error{}
+func (d *Device) multiplyPieces(n, step int, of func(m int) product) (map[int]multiplier, error) {
+	products := map[int]multiplier{}
 	err := pieces(n, step, func(_, m int) (err error) {
 		if products[m] == nil {
 			products[m], err = d.multiply(of(m))
@@ -31,7 +31,7 @@ func (d *Device) multiplyPieces(n, step int, of func(m int) product) (map[int]fu
 }
 
 // logits plans x headᵀ for pieces of the tokens, in fp32.
-func (d *Device) logits(x, head graph.Desc, t graph.Dtype, step int) (map[int]func(a, b, dst uintptr, beta float32) error, error) {
+func (d *Device) logits(x, head graph.Desc, t graph.Dtype, step int) (map[int]multiplier, error) {
 	return d.multiplyPieces(x.Shape[0], step, func(m int) product {
 		return product{form: nt, m: m, n: head.Shape[0], k: x.Shape[1], in: t, out: graph.F32, aligned: whole}
 	})
@@ -60,7 +60,7 @@ func (d *Device) crossEntropy(s graph.LinearCrossEntropy, in []graph.Desc) (grap
 		}
 		a.logits = d.scratch + addr(logitsAt)
 		return pieces(n, step, func(first, m int) error {
-			if err := logits[m](xs+addr(first*dim*t.Size()), w, a.logits, 0); err != nil {
+			if err := logits[m](xs+addr(first*dim*t.Size()), w, 0, a.logits); err != nil {
 				return err
 			}
 			a.labels, a.nll, a.n = in[2].Addr+addr(4*first), out[0].Addr+addr(4*first), int64(m)
@@ -111,7 +111,7 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, in, out []grap
 		a.logits, a.dlogits = d.scratch+addr(logitsAt), d.scratch+addr(dlogitsAt)
 		return pieces(n, step, func(first, m int) error {
 			piece := xs + addr(first*dim*t.Size())
-			if err := logits[m](piece, w, a.logits, 0); err != nil {
+			if err := logits[m](piece, w, 0, a.logits); err != nil {
 				return err
 			}
 			at := addr(4 * first)
@@ -119,14 +119,14 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, in, out []grap
 			if err := d.launch(name, grid{x: m}, 512, 0, unsafe.Pointer(a)); err != nil {
 				return err
 			}
-			if err := dx[m](a.dlogits, w, out[0].Addr+addr(first*width), 0); err != nil {
+			if err := dx[m](a.dlogits, w, 0, out[0].Addr+addr(first*width)); err != nil {
 				return err
 			}
-			beta := float32(0)
+			before := addr(0)
 			if s.AccHead || first > 0 {
-				beta = 1
+				before = out[1].Addr
 			}
-			return dhead[m](a.dlogits, piece, out[1].Addr, beta)
+			return dhead[m](a.dlogits, piece, before, out[1].Addr)
 		})
 	}, d.reserve(s, l.bytes)
 }

@@ -8,6 +8,15 @@ type Planner struct{}
 // Storage implements graph.Planner.
 func (Planner) Storage(p graph.Precision) graph.Dtype { return operands(p) }
 
+// Adds implements graph.Adder: cuBLASLt adds while it writes, and so do these kernels.
+func (Planner) Adds(op graph.Spec) bool {
+	switch op.(type) {
+	case graph.Linear, graph.LinearDX, graph.RMSNormGrad:
+		return true
+	}
+	return false
+}
+
 // DeviceBytes implements graph.Planner. What the driver takes for a context and for the kernels' code, some hundred MiB, is not in it.
 func (Planner) DeviceBytes() int { return workspaceBytes + stageCount*stageBytes }
 
@@ -21,7 +30,7 @@ func (Planner) KernelBytes(op graph.Spec, in, out []graph.Desc) (own, scratch in
 			l.add(4 * out[0].Elems())
 		}
 	case graph.LinearDX:
-		l.copies(operands(s.Precision), in...)
+		l.copies(operands(s.Precision), in[:2]...)
 	case graph.LinearDW:
 		l.copies(operands(s.Precision), in...)
 	case graph.ColumnSum:

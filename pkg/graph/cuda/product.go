@@ -72,9 +72,13 @@ func (d *Device) plan(p product) (*C.meap_lt_plan, error) {
 	return plan, nil
 }
 
-// multiply returns what queues a product: d = a b, added to d if beta is 1. Where cuBLASLt has no algorithm, as it may for sizes that
+// multiplier queues a product: d = a b, plus c unless that is 0. c is of d's shape and type, and may be d. Where d is bf16, a library may
+// round the product before c is added.
+type multiplier func(a, b, c, d addr) error
+
+// multiply returns what queues a product. Where cuBLASLt has no algorithm, as it may for sizes that
 // are no multiples of 8, a slower kernel of our own computes it.
-func (d *Device) multiply(p product) (func(a, b, dst uintptr, beta float32) error, error) {
+func (d *Device) multiply(p product) (multiplier, error) {
 	plan, err := d.plan(p)
 	if err != nil {
 		return nil, err
@@ -84,11 +88,11 @@ func (d *Device) multiply(p product) (func(a, b, dst uintptr, beta float32) erro
 			"make the model's sizes multiples of 8", d.ltPath, p))
 		return d.multiplyAnyhow(p), nil
 	}
-	return func(a, b, dst uintptr, beta float32) error {
+	return func(a, b, c, dst addr) error {
 		if d.lost != nil {
 			return d.lost
 		}
-		st := C.meap_lt_run(d.lt, d.ctx, plan, C.uint64_t(b), C.uint64_t(a), C.float(beta), C.uint64_t(dst), C.uint64_t(d.workspace), workspaceBytes, d.compute)
+		st := C.meap_lt_run(d.lt, d.ctx, plan, C.uint64_t(b), C.uint64_t(a), C.uint64_t(c), C.uint64_t(dst), C.uint64_t(d.workspace), workspaceBytes, d.compute)
 		if st != 0 {
 			return fmt.Errorf("queue the product %v: %w", p, ltError(st))
 		}
@@ -97,7 +101,7 @@ func (d *Device) multiply(p product) (func(a, b, dst uintptr, beta float32) erro
 }
 
 // multiplyAnyhow is multiply by a kernel that takes any shape and alignment.
-func (d *Device) multiplyAnyhow(p product) func(a, b, dst uintptr, beta float32) error {
+func (d *Device) multiplyAnyhow(p product) multiplier {
 	name := "product" + suffix(p.in)
 	if p.in != p.out {
 		name += suffix(p.out)
@@ -110,8 +114,8 @@ func (d *Device) multiplyAnyhow(p product) func(a, b, dst uintptr, beta float32)
 		a.aRow, a.aColumn = 1, int64(p.m)
 	}
 	g := grid{x: ceilDiv(p.n, productTile), y: ceilDiv(p.m, productTile)}
-	return func(x, y, dst uintptr, beta float32) error {
-		a.a, a.b, a.d, a.beta = x, y, dst, beta
+	return func(x, y, c, dst addr) error {
+		a.a, a.b, a.c, a.d = x, y, c, dst
 		return d.launch(name, g, blockThreads, 0, unsafe.Pointer(a))
 	}
 }

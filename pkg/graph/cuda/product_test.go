@@ -16,22 +16,30 @@ func TestProducts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, types := range [][2]graph.Dtype{{graph.F32, graph.F32}, {graph.BF16, graph.BF16}, {graph.BF16, graph.F32}} {
 		for _, f := range []form{nt, nn, tn} {
-			for _, beta := range []float32{0, 1} {
+			for _, sum := range []string{"", " added to what is there", " added to another"} {
 				p := product{form: f, m: 72, n: 40, k: 136, in: types[0], out: types[1], aligned: whole}
-				a, b, dst := randomTensor(t, d, random, p.in, p.m*p.k), randomTensor(t, d, random, p.in, p.k*p.n), randomTensor(t, d, random, p.out, p.m*p.n)
+				a, b := randomTensor(t, d, random, p.in, p.m*p.k), randomTensor(t, d, random, p.in, p.k*p.n)
+				c, dst := randomTensor(t, d, random, p.out, p.m*p.n), randomTensor(t, d, random, p.out, p.m*p.n)
+				plus, from := addr(0), make([]float32, p.m*p.n)
+				switch sum {
+				case " added to what is there":
+					plus, from = dst.Addr, dst.values
+				case " added to another":
+					plus, from = c.Addr, c.values
+				}
 				library, err := d.multiply(p)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for name, multiply := range map[string]func(a, b, dst addr, beta float32) error{"cuBLASLt": library, "kernel": d.multiplyAnyhow(p)} {
+				for name, multiply := range map[string]multiplier{"cuBLASLt": library, "kernel": d.multiplyAnyhow(p)} {
 					dst.put(t)
-					if err := multiply(a.Addr, b.Addr, dst.Addr, beta); err != nil {
+					if err := multiply(a.Addr, b.Addr, plus, dst.Addr); err != nil {
 						t.Fatal(err)
 					}
 					worst := 0.0
 					for at, have := range dst.get(t) {
 						i, j := at/p.n, at%p.n
-						want, terms := float64(beta*dst.values[at]), math.Abs(float64(beta*dst.values[at]))
+						want, terms := float64(from[at]), math.Abs(float64(from[at]))
 						for x := range p.k {
 							ai, bj := i*p.k+x, x*p.n+j
 							if f == tn {
@@ -46,15 +54,15 @@ func TestProducts(t *testing.T) {
 						limit := 1e-5 * terms
 						if p.out == graph.BF16 {
 							// A library may round the product before it adds what was there.
-							limit += (math.Abs(want) + math.Abs(want-float64(beta*dst.values[at]))) / 256
+							limit += (math.Abs(want) + math.Abs(want-float64(from[at]))) / 256
 						}
 						worst = max(worst, math.Abs(float64(have)-want)/limit)
 					}
 					if !(worst <= 1) {
-						t.Errorf("%s, %v to %v, beta %v: an error of %.2g of what is allowed", name, p, p.out, beta, worst)
+						t.Errorf("%s, %v to %v%s: an error of %.2g of what is allowed", name, p, p.out, sum, worst)
 					}
 				}
-				for _, x := range []*deviceTensor{a, b, dst} {
+				for _, x := range []*deviceTensor{a, b, c, dst} {
 					d.give(x.Addr)
 				}
 			}

@@ -44,7 +44,9 @@ func rmsNormGradCases(s source) (cs []*testCase) {
 			&testCase{name: name, spec: graph.RMSNormGrad{}, in: in, tolerance: sums, magnitude: rmsNormGradTerms,
 				groups: n, shared: []int{1}, mixed: []int{1}},
 			&testCase{name: name + " added", spec: graph.RMSNormGrad{AccW: true}, in: in, adds: []int{1}, tolerance: sums, magnitude: rmsNormGradTerms,
-				groups: n, shared: []int{1}, mixed: []int{1}})
+				groups: n, shared: []int{1}, mixed: []int{1}},
+			&testCase{name: name + " sum", spec: graph.RMSNormGrad{Sum: true}, in: append(in[:4:4], s.normal(1, n, dim)), tolerance: sums,
+				magnitude: rmsNormGradTerms, groups: n, shared: []int{1}, mixed: []int{1}})
 	})
 	return cs
 }
@@ -67,6 +69,11 @@ func rmsNormGradTerms(c *testCase, in, initial []wide) [][]float64 {
 	for _, o := range c.adds {
 		for k, v := range initial[o].abs().f {
 			dw[k] += v
+		}
+	}
+	if c.spec.(graph.RMSNormGrad).Sum {
+		for k, v := range in[4].abs().f {
+			dx[k] += v
 		}
 	}
 	return [][]float64{dx, dw}

@@ -57,15 +57,20 @@ func linearCases(s source) (cs []*testCase) {
 			&testCase{name: name, spec: graph.Linear{Precision: p}, in: []tensor{x, w},
 				tolerance: sums, magnitude: absolute, groups: n, shared: []int{1}},
 			&testCase{name: name + " bias", spec: graph.Linear{Precision: p, Bias: true}, in: []tensor{x, w, s.normal(1, out)},
-				tolerance: sums, magnitude: absolute, groups: n, shared: []int{1, 2}})
+				tolerance: sums, magnitude: absolute, groups: n, shared: []int{1, 2}},
+			&testCase{name: name + " sum", spec: graph.Linear{Precision: p, Sum: true}, in: []tensor{x, w, s.normal(1, n, out)},
+				tolerance: sums, magnitude: absolute, groups: n, shared: []int{1}})
 	})
 	return cs
 }
 
 func linearDXCases(s source) (cs []*testCase) {
 	eachProduct(func(n, in, out int, p graph.Precision, name string) {
-		cs = append(cs, &testCase{name: name, spec: graph.LinearDX{Precision: p}, in: []tensor{s.normal(0.01, n, out), s.normal(1, out, in)},
-			tolerance: sums, magnitude: absolute, groups: n, shared: []int{1}})
+		dy, w := s.normal(0.01, n, out), s.normal(1, out, in)
+		cs = append(cs,
+			&testCase{name: name, spec: graph.LinearDX{Precision: p}, in: []tensor{dy, w}, tolerance: sums, magnitude: absolute, groups: n, shared: []int{1}},
+			&testCase{name: name + " sum", spec: graph.LinearDX{Precision: p, Sum: true}, in: []tensor{dy, w, s.normal(1, n, in)},
+				tolerance: sums, magnitude: absolute, groups: n, shared: []int{1}})
 	})
 	return cs
 }

@@ -37,7 +37,11 @@ func rmsNormGrad[T Float](s graph.RMSNormGrad) kernel[T] {
 			}
 			dot /= T(dim)
 			for k := r * dim; k < (r+1)*dim; k++ {
-				dx[k] = rstd[r] * (dy[k]*w[k-r*dim] - x[k]*rstd[r]*dot)
+				d := rstd[r] * (dy[k]*w[k-r*dim] - x[k]*rstd[r]*dot)
+				if s.Sum {
+					d += in[4].f[k]
+				}
+				dx[k] = d
 			}
 		}
 		for k := range dim {

@@ -15,6 +15,9 @@ func linear[T Float](s graph.Linear) kernel[T] {
 				if s.Bias {
 					sum += in[2].f[c]
 				}
+				if s.Sum {
+					sum += in[2].f[r*o+c]
+				}
 				out[0].f[r*o+c] = sum
 			}
 		}
@@ -30,6 +33,9 @@ func linearDX[T Float](s graph.LinearDX) kernel[T] {
 				var sum T
 				for c := range o {
 					sum += round(dy.f[r*o+c], s.Precision) * round(w.f[c*dim+k], s.Precision)
+				}
+				if s.Sum {
+					sum += in[2].f[r*dim+k]
 				}
 				out[0].f[r*dim+k] = sum
 			}

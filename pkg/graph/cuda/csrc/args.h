@@ -111,11 +111,12 @@ typedef struct {
 
 // rmsnorm_grad_f32, rmsnorm_grad_bf16: x, dy [n, dim] T, w [dim], rstd [n] -> dx [n, dim] T and partial
 // [ceil(n / rows), dim] fp32, dw's sums over `rows` rows each, which reduce_rows_f32 adds up. grid ceil(n / rows), block
-// 32 * min(8, ceil(dim / 256)), dynamic shared memory 4 * dim bytes. rows: best ceil(n / 1056), but at least 8. dx may be dy.
+// 32 * min(8, ceil(dim / 256)), dynamic shared memory 4 * dim bytes. rows: best ceil(n / 1056), but at least 8. dx may be dy. more [n, dim]
+// T, unless null, is added to dx, and may be it.
 typedef struct {
     const void *x;
     const float *w, *rstd;
-    const void *dy;
+    const void *dy, *more;
     void *dx;
     float *partial;
     long long n;
@@ -310,16 +311,15 @@ typedef struct {
 
 // ---- Products that cuBLASLt has no algorithm for.
 
-// product_f32, product_bf16, product_bf16_f32: d [m, n] = a b + beta d, summed in fp32; a and b of the first type in the name, d, which
-// is packed, of the last. Element (i, p) of a is at a_row * i + a_column * p, element (p, j) of b at b_row * p + b_column * j.
+// product_f32, product_bf16, product_bf16_f32: d [m, n] = a b, plus c [m, n] unless that is null, summed in fp32; a and b of the first type
+// in the name, c and d, which are packed, of the last; c may be d. Element (i, p) of a is at a_row * i + a_column * p, element (p, j) of b at b_row * p + b_column * j.
 // grid (ceil(n / MEAP_PRODUCT_TILE), ceil(m / MEAP_PRODUCT_TILE)), block MEAP_BLOCK.
 #define MEAP_PRODUCT_TILE 64
 typedef struct {
-    const void *a, *b;
+    const void *a, *b, *c;
     void *d;
     long long a_row, a_column, b_row, b_column;
     int m, n, k;
-    float beta;
 } ProductArgs;
 
 // Every kernel: X(name without meap_, its arguments).

@@ -69,9 +69,9 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
     MEAP_DYN_SHARED(float, dw_shared);
     MEAP_SHARED(float, parts, 16);
     const int V = Vec<T>::width, held = 8 / V, sweep = blockDim.x * V, first = threadIdx.x * V;
-    const T *xs = (const T *)a.x, *dys = (const T *)a.dy;
+    const T *xs = (const T *)a.x, *dys = (const T *)a.dy, *mores = (const T *)a.more;
     T *dxs = (T *)a.dx;
-    const bool whole = a.dim % V == 0 && aligned16(xs) && aligned16(dys) && aligned16(dxs) && aligned16(a.w) && aligned16(a.partial);
+    const bool whole = a.dim % V == 0 && aligned16(xs) && aligned16(dys) && aligned16(mores) && aligned16(dxs) && aligned16(a.w) && aligned16(a.partial);
     float w[held][V], dw[held][V], x[V], dy[V];
 #pragma unroll
     for (int k = 0; k < held; k++) {
@@ -84,14 +84,15 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
 
     const long long begin = (long long)blockIdx.x * a.rows, end = min(begin + a.rows, a.n);
     for (long long row = begin; row < end; row++) {
-        const T *xr = xs + row * a.dim, *dyr = dys + row * a.dim;
+        const T *xr = xs + row * a.dim, *dyr = dys + row * a.dim, *morer = mores ? mores + row * a.dim : 0;
         T *dxr = dxs + row * a.dim;
-        uint4 xbits[held], dybits[held];
+        uint4 xbits[held], dybits[held], morebits[held]; // zeros where there is no more
         float sum = 0.0f;
 #pragma unroll
         for (int k = 0; k < held; k++) {
             xbits[k] = load16(xr, first + k * sweep, a.dim, whole);
             dybits[k] = load16(dyr, first + k * sweep, a.dim, whole);
+            morebits[k] = morer ? load16(morer, first + k * sweep, a.dim, whole) : make_uint4(0, 0, 0, 0);
         }
 #pragma unroll
         for (int k = 0; k < held; k++) {
@@ -117,6 +118,9 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
             unpack(xr, xbits[k], x);
             unpack(dyr, dybits[k], dy);
             rmsnorm_grad_vector<V>(x, dy, w[k], dw[k], rstd, mean);
+            unpack(dyr, morebits[k], dy);
+#pragma unroll
+            for (int j = 0; j < V; j++) x[j] += dy[j];
             store16(dxr, at, a.dim, whole, pack(dxr, x));
         }
         for (int at = first + held * sweep; at < a.dim; at += sweep) {
@@ -126,6 +130,11 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
             load_floats<V>(a.w, at, a.dim, whole, wv);
             for (int j = 0; j < V; j++) sums[j] = at + j < a.dim ? dw_shared[at + j] : 0.0f;
             rmsnorm_grad_vector<V>(x, dy, wv, sums, rstd, mean);
+            if (morer) {
+                unpack(dyr, load16(morer, at, a.dim, whole), dy);
+#pragma unroll
+                for (int j = 0; j < V; j++) x[j] += dy[j];
+            }
             for (int j = 0; j < V && at + j < a.dim; j++) dw_shared[at + j] = sums[j];
             store16(dxr, at, a.dim, whole, pack(dxr, x));
         }

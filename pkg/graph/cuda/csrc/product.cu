@@ -48,8 +48,8 @@ MEAP_DEVICE void product_tile(const ProductArgs &a) {
         for (int j = 0; j < each; j++) {
             const int r = row + ty + 16 * i, c = column + tx + 16 * j;
             if (r >= a.m || c >= a.n) continue;
-            D *d = (D *)a.d + (long long)r * a.n + c;
-            from_float(d, a.beta == 0.0f ? sum[i][j] : fmaf(a.beta, to_float(*d), sum[i][j]));
+            const long long at = (long long)r * a.n + c;
+            from_float((D *)a.d + at, a.c ? to_float(((const D *)a.c)[at]) + sum[i][j] : sum[i][j]);
         }
 }
 
