@@ -71,7 +71,7 @@ type attentionScratch struct {
 	max, sum []float32 // [tileQueries]
 	ranges   [2 * tileQueries]int32
 
-	wide []float32 // pieces of operands in bf16; see packFloats
+	wide []float32 // a block of rows that are bf16 tensors'; see block
 
 	// Gradients that will be rounded to bf16, while they are summed, of keys from firstKey on and of queries
 	// from firstQuery on: rows of HeadDim.
@@ -249,9 +249,17 @@ func (c *attentionCall) queryRows(x floats, b, head, r int) (rows floats, ld int
 	return x.from((b*c.Queries+r)*ld + head*c.HeadDim), ld
 }
 
-// packFrom packs rows or columns of x, which begins at the first of them.
-func (a *attention) packFrom(w *attentionScratch, dst []float32, stride int, of side, x floats, ld int, along bool, count, kn int) {
-	a.packFloats(&w.wide, a.k.vec, dst, stride, of, x, ld, along, 0, count, 0, kn)
+// block returns rows of x, HeadDim numbers each, in fp32, and how far apart they are. Those that are bf16 are widened to memory of w,
+// where they stay until the next call.
+func (a *attention) block(w *attentionScratch, x floats, ld, rows int) (wide []float32, wideLD int) {
+	if x.half == nil {
+		return x.full, ld
+	}
+	wide = scratch(&w.wide, rows*a.HeadDim)
+	for r := range rows {
+		a.k.Widen(wide[r*a.HeadDim:][:a.HeadDim], x.half[r*ld:])
+	}
+	return wide, a.HeadDim
 }
 
 // setRanges says for each row of the tile at row r0 and key j0 which of its keys

@@ -107,9 +107,11 @@ func (a *attention) packKeys(w *attentionScratch, slot, pair, block int) {
 	cols := min(tileKeys, a.Keys-j0)
 	k, ld := a.keyRows(a.keys, b, kvHead, j0)
 	v, _ := a.keyRows(a.values, b, kvHead, j0)
-	a.packFrom(w, to.k, a.keyPanel, right, k, ld, true, cols, a.HeadDim)
-	a.packFrom(w, to.v, a.keyPanel, right, v, ld, true, cols, a.HeadDim)
-	a.packFrom(w, to.kCols, a.overKeys, right, k, ld, false, a.HeadDim, cols)
+	x, xLD := a.block(w, k, ld, cols)
+	a.packAll(to.k, a.keyPanel, right, x, xLD, true, 0, cols, 0, a.HeadDim)
+	a.packAll(to.kCols, a.overKeys, right, x, xLD, false, 0, a.HeadDim, 0, cols)
+	x, xLD = a.block(w, v, ld, cols)
+	a.packAll(to.v, a.keyPanel, right, x, xLD, true, 0, cols, 0, a.HeadDim)
 }
 
 // packQueries packs block i of head g of a pair's group, as the head at place of the slot.
@@ -121,25 +123,21 @@ func (a *attention) packQueries(w *attentionScratch, slot, pair, place, g, i int
 	q, ld := a.queryRows(a.q, b, head, r0)
 	dout, _ := a.queryRows(a.dout, b, head, r0)
 	out, _ := a.queryRows(a.out, b, head, r0)
-	a.packFrom(w, to.q, a.queryPanel, left, q, ld, true, rows, a.HeadDim)
-	a.packFrom(w, to.dout, a.queryPanel, left, dout, ld, true, rows, a.HeadDim)
-	a.packFrom(w, to.qCols, a.overQueries, right, q, ld, false, a.HeadDim, rows)
-	a.packFrom(w, to.doutCols, a.overQueries, right, dout, ld, false, a.HeadDim, rows)
-	delta := a.delta[(slot*a.group+place)*a.Queries+r0:]
+	x, xLD := a.block(w, q, ld, rows)
+	a.packAll(to.q, a.queryPanel, left, x, xLD, true, 0, rows, 0, a.HeadDim)
+	a.packAll(to.qCols, a.overQueries, right, x, xLD, false, 0, a.HeadDim, 0, rows)
+	x, xLD = a.block(w, dout, ld, rows)
+	a.packAll(to.dout, a.queryPanel, left, x, xLD, true, 0, rows, 0, a.HeadDim)
+	a.packAll(to.doutCols, a.overQueries, right, x, xLD, false, 0, a.HeadDim, 0, rows)
+	delta, y := a.delta[(slot*a.group+place)*a.Queries+r0:], w.out[:a.HeadDim]
 	for r := range rows {
-		x, y := a.wideRow(w.s, dout, r*ld), a.wideRow(w.dp, out, r*ld)
-		delta[r] = float32(a.k.Dot(x, y))
+		if out.half != nil {
+			a.k.Widen(y, out.half[r*ld:])
+		} else {
+			y = out.full[r*ld:][:a.HeadDim]
+		}
+		delta[r] = float32(a.k.Dot(x[r*xLD:][:a.HeadDim], y))
 	}
-}
-
-// wideRow returns the HeadDim numbers of x from the i-th on, in memory of buf if they are bf16.
-func (a *attention) wideRow(buf []float32, x floats, i int) []float32 {
-	if x.half == nil {
-		return x.full[i:][:a.HeadDim]
-	}
-	buf = buf[:a.HeadDim]
-	a.k.Widen(buf, x.half[i:])
-	return buf
 }
 
 // backwardPair computes all gradients of a pair, one head after the other.

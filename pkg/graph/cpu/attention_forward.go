@@ -47,10 +47,12 @@ func (a *attention) packForward(w *attentionScratch, slot, pair, j int) {
 		return
 	}
 	keys, values := a.forwardBlock(slot, j)
-	x, ld := a.keyRows(a.keys, b, kvHead, j0)
-	a.packFrom(w, keys, a.keyPanel, right, x, ld, true, cols, a.HeadDim)
-	x, ld = a.keyRows(a.values, b, kvHead, j0)
-	a.packFrom(w, values, a.overKeys, right, x, ld, false, a.HeadDim, cols)
+	rows, ld := a.keyRows(a.keys, b, kvHead, j0)
+	x, xLD := a.block(w, rows, ld, cols)
+	a.packAll(keys, a.keyPanel, right, x, xLD, true, 0, cols, 0, a.HeadDim)
+	rows, ld = a.keyRows(a.values, b, kvHead, j0)
+	x, xLD = a.block(w, rows, ld, cols)
+	a.packAll(values, a.overKeys, right, x, xLD, false, 0, a.HeadDim, 0, cols)
 }
 
 // forwardPair computes all heads of a pair.
@@ -81,8 +83,9 @@ func (a *attention) forwardQueries(w *attentionScratch, slot, pair, g, block int
 	r0 := block * a.tileRows
 	rows := min(a.tileRows, a.rows-r0)
 
-	x, ld := a.queryRows(a.q, b, head, r0)
-	a.packFrom(w, w.q, a.queryPanel, left, x, ld, true, rows, a.HeadDim)
+	q, ld := a.queryRows(a.q, b, head, r0)
+	x, xLD := a.block(w, q, ld, rows)
+	a.packAll(w.q, a.queryPanel, left, x, xLD, true, 0, rows, 0, a.HeadDim)
 	clear(w.out)
 	clear(w.sum)
 	for r := range rows {

@@ -2,7 +2,7 @@
 //
 // source csrc/vec_neon.c e7a5fd84022c0e6a2a26f038d87a76a554e0bf8aff91eae54fbc82aa79e82199
 // source csrc/args.h 9df75eda9d49d850910f15abe15e1810ec1814073cea3c8def9b047d13f6f364
-// source csrc/vec.h 7a8f6b224546f69ca48fb64385169b9814fbce3848e4114aa1837349667ceaf4
+// source csrc/vec.h 54e5670097af27900316f460879b1cfe5969d376d1e78d508db5f54b1211d385
 // flags --target=aarch64-linux-gnu -ffixed-x18 -ffixed-x27 -ffixed-x28 -O3 -ffreestanding -fno-jump-tables -mno-red-zone -fno-asynchronous-unwind-tables -fno-stack-protector -mbranch-protection=none -fomit-frame-pointer -fno-pic -ffp-contract=off
 
 //go:build arm64
@@ -1430,83 +1430,83 @@ TEXT ·scaleNEON(SB), NOSPLIT, $0-8
 TEXT ·widenNEON(SB), NOSPLIT, $0-8
 	MOVD args+0(FP), R0
 	PCALIGN $32
-	WORD $0xf940140b // ldr x11, [x0, #0x28]
+	WORD $0xf940140a // ldr x10, [x0, #0x28]
 	WORD $0xa9402408 // ldp x8, x9, [x0]
-	WORD $0xf100117f // cmp x11, #0x4
+	WORD $0xf100115f // cmp x10, #0x4
 	WORD $0x5400006a // b.ge 0x15b0
-	WORD $0xaa1f03ea // mov x10, xzr
+	WORD $0xaa1f03ee // mov x14, xzr
 	WORD $0x1400000c // b 0x15dc
-	WORD $0xaa1f03ea // mov x10, xzr
-	WORD $0xaa0803ec // mov x12, x8
-	WORD $0xaa0903ed // mov x13, x9
-	WORD $0xfc408580 // ldr d0, [x12], #0x8
-	WORD $0x9100214e // add x14, x10, #0x8
-	WORD $0x9100114a // add x10, x10, #0x4
+	WORD $0xaa1f03ed // mov x13, xzr
+	WORD $0xaa0803eb // mov x11, x8
+	WORD $0xaa0903ec // mov x12, x9
+	WORD $0xfc408560 // ldr d0, [x11], #0x8
+	WORD $0x910021af // add x15, x13, #0x8
+	WORD $0x910011ae // add x14, x13, #0x4
+	WORD $0xeb0a01ff // cmp x15, x10
 	WORD $0x2e613800 // shll v0.4s, v0.4h, #16
-	WORD $0x3c8105a0 // str q0, [x13], #0x10
-	WORD $0xf940140b // ldr x11, [x0, #0x28]
-	WORD $0xeb0b01df // cmp x14, x11
+	WORD $0xaa0e03ed // mov x13, x14
+	WORD $0x3c810580 // str q0, [x12], #0x10
 	WORD $0x54ffff2d // b.le 0x15bc
-	WORD $0xeb0a016b // subs x11, x11, x10
+	WORD $0xeb0e014a // subs x10, x10, x14
 	WORD $0x5400010d // b.le 0x1600
-	WORD $0x8b0a0929 // add x9, x9, x10, lsl #2
-	WORD $0x8b0a0508 // add x8, x8, x10, lsl #1
-	WORD $0x7840250a // ldrh w10, [x8], #0x2
-	WORD $0xf100056b // subs x11, x11, #0x1
-	WORD $0x53103d4a // lsl w10, w10, #16
-	WORD $0xb800452a // str w10, [x9], #0x4
+	WORD $0x8b0e0929 // add x9, x9, x14, lsl #2
+	WORD $0x8b0e0508 // add x8, x8, x14, lsl #1
+	WORD $0x7840250b // ldrh w11, [x8], #0x2
+	WORD $0xf100054a // subs x10, x10, #0x1
+	WORD $0x53103d6b // lsl w11, w11, #16
+	WORD $0xb800452b // str w11, [x9], #0x4
 	WORD $0x54ffff81 // b.ne 0x15ec
 	WORD $0xd65f03c0 // ret
 
 TEXT ·narrowNEON(SB), NOSPLIT, $0-8
 	MOVD args+0(FP), R0
 	PCALIGN $32
-	WORD $0xf940140d // ldr x13, [x0, #0x28]
+	WORD $0xf940140a // ldr x10, [x0, #0x28]
 	WORD $0xa9402408 // ldp x8, x9, [x0]
-	WORD $0xf10011bf // cmp x13, #0x4
+	WORD $0xf100115f // cmp x10, #0x4
 	WORD $0x5400006a // b.ge 0x161c
-	WORD $0xaa1f03ea // mov x10, xzr
+	WORD $0xaa1f03ee // mov x14, xzr
 	WORD $0x14000019 // b 0x167c
-	WORD $0x5280002b // mov w11, #0x1 // =1
-	WORD $0x528fffec // mov w12, #0x7fff // =32767
-	WORD $0x52a0080d // mov w13, #0x400000 // =4194304
-	WORD $0x4e040d60 // dup v0.4s, w11
-	WORD $0x4e040d81 // dup v1.4s, w12
-	WORD $0x4e040da2 // dup v2.4s, w13
-	WORD $0xaa1f03ea // mov x10, xzr
-	WORD $0xaa0803eb // mov x11, x8
-	WORD $0xaa0903ec // mov x12, x9
-	WORD $0x3cc10563 // ldr q3, [x11], #0x10
-	WORD $0x9100214e // add x14, x10, #0x8
-	WORD $0x9100114a // add x10, x10, #0x4
+	WORD $0x5280002c // mov w12, #0x1 // =1
+	WORD $0x528fffed // mov w13, #0x7fff // =32767
+	WORD $0x52a0080e // mov w14, #0x400000 // =4194304
+	WORD $0x4e040d80 // dup v0.4s, w12
+	WORD $0x4e040da1 // dup v1.4s, w13
+	WORD $0x4e040dc2 // dup v2.4s, w14
+	WORD $0xaa1f03eb // mov x11, xzr
+	WORD $0xaa0803ec // mov x12, x8
+	WORD $0xaa0903ed // mov x13, x9
+	WORD $0x3cc10583 // ldr q3, [x12], #0x10
+	WORD $0x9100216f // add x15, x11, #0x8
+	WORD $0x9100116e // add x14, x11, #0x4
+	WORD $0xeb0a01ff // cmp x15, x10
 	WORD $0x6f300464 // ushr v4.4s, v3.4s, #0x10
 	WORD $0x4ea38425 // add v5.4s, v1.4s, v3.4s
 	WORD $0x4e23e466 // fcmeq v6.4s, v3.4s, v3.4s
 	WORD $0x4ea31c43 // orr v3.16b, v2.16b, v3.16b
+	WORD $0xaa0e03eb // mov x11, x14
 	WORD $0x4e241c04 // and v4.16b, v0.16b, v4.16b
 	WORD $0x4ea484a4 // add v4.4s, v5.4s, v4.4s
 	WORD $0x6ea61c83 // bit v3.16b, v4.16b, v6.16b
 	WORD $0x0f108463 // shrn v3.4h, v3.4s, #0x10
-	WORD $0xfc008583 // str d3, [x12], #0x8
-	WORD $0xf940140d // ldr x13, [x0, #0x28]
-	WORD $0xeb0d01df // cmp x14, x13
+	WORD $0xfc0085a3 // str d3, [x13], #0x8
 	WORD $0x54fffe4d // b.le 0x1640
-	WORD $0xeb0a01ab // subs x11, x13, x10
+	WORD $0xeb0e014a // subs x10, x10, x14
 	WORD $0x5400024d // b.le 0x16c8
-	WORD $0x8b0a0529 // add x9, x9, x10, lsl #1
-	WORD $0x8b0a0908 // add x8, x8, x10, lsl #2
-	WORD $0x5280002a // mov w10, #0x1 // =1
-	WORD $0x72aff00a // movk w10, #0x7f80, lsl #16
+	WORD $0x8b0e0529 // add x9, x9, x14, lsl #1
+	WORD $0x8b0e0908 // add x8, x8, x14, lsl #2
+	WORD $0x5280002b // mov w11, #0x1 // =1
+	WORD $0x72aff00b // movk w11, #0x7f80, lsl #16
 	WORD $0x528fffec // mov w12, #0x7fff // =32767
 	WORD $0xb840450d // ldr w13, [x8], #0x4
 	WORD $0x531041ae // ubfx w14, w13, #16, #1
 	WORD $0x120079af // and w15, w13, #0x7fffffff
 	WORD $0x0b0c01b0 // add w16, w13, w12
-	WORD $0x6b0a01ff // cmp w15, w10
+	WORD $0x6b0b01ff // cmp w15, w11
 	WORD $0x320a01ad // orr w13, w13, #0x400000
 	WORD $0x0b0e020e // add w14, w16, w14
 	WORD $0x1a8d31cd // csel w13, w14, w13, lo
-	WORD $0xf100056b // subs x11, x11, #0x1
+	WORD $0xf100054a // subs x10, x10, #0x1
 	WORD $0x53107dad // lsr w13, w13, #16
 	WORD $0x7800252d // strh w13, [x9], #0x2
 	WORD $0x54fffea1 // b.ne 0x1698

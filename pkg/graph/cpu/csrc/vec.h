@@ -164,20 +164,20 @@ void NAME(scale)(const vec_args *v) {
 void NAME(widen)(const vec_args *v) {
   const unsigned short *from = (const unsigned short *)v->a;
   int *to = (int *)v->b;
-  long i = 0;
-  for (; i + W <= v->n; i += W) store((float *)to + i, loadh(from + i));
+  long i = 0, n = v->n;
+  for (; i + W <= n; i += W) store((float *)to + i, loadh(from + i));
 #pragma clang loop vectorize(disable) unroll(disable)
-  for (; i < v->n; i++) to[i] = from[i] << 16;
+  for (; i < n; i++) to[i] = from[i] << 16;
 }
 
 // b = a, rounded to bf16 numbers: to nearest, ties to even; a NaN stays one.
 void NAME(narrow)(const vec_args *v) {
   const unsigned *from = (const unsigned *)v->a;
   unsigned short *to = (unsigned short *)v->b;
-  long i = 0;
-  for (; i + W <= v->n; i += W) storeh(to + i, load((const float *)from + i));
+  long i = 0, n = v->n;
+  for (; i + W <= n; i += W) storeh(to + i, load((const float *)from + i));
 #pragma clang loop vectorize(disable) unroll(disable)
-  for (; i < v->n; i++) {
+  for (; i < n; i++) {
     unsigned x = from[i], nan = (x & 0x7fffffff) > 0x7f800000;
     to[i] = (nan ? x | 0x400000 : x + 0x7fff + (x >> 16 & 1)) >> 16;
   }
