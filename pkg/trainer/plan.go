@@ -5,8 +5,8 @@ import (
 	"meap/pkg/transformer"
 )
 
-// MemoryPlan is the memory that a training run's tensors take, by kind. On the CPU kernels' scratch memory, a few blocks of a matrix for
-// each thread, comes on top.
+// MemoryPlan is the memory that a training run's tensors take, by kind. On the CPU kernels' scratch memory, the logits that exist at a
+// time and a few blocks of a matrix for each thread, comes on top.
 type MemoryPlan []MemoryUse
 
 // MemoryUse is one kind of tensors.

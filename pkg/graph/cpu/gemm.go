@@ -102,7 +102,7 @@ type product struct {
 
 	lanesAll, block, blocks int // lanes of the whole sum, of a block of it, and its blocks
 	aPanels                 int
-	few                     bool      // panels of A
+	few                     bool      // so few that B is packed where it is used
 	aPacked                 []float32 // few rows: all of A
 
 	// What is packed of B at the moment: the columns from jc on, and the blocks
@@ -139,8 +139,7 @@ func (g *gemm) mul(p product, bf16 bool) {
 	if bf16 {
 		p.tiles = &g.bf16
 	}
-	p.aPanels = ceilDiv(p.m, p.mr)
-	p.few = p.aPanels <= fewPanels
+	p.cut()
 	if p.half != nil && p.apart(g.packedWords) {
 		half, ldc := p.half, p.ldc
 		p.c, p.ldc, p.half, p.acc = scratch(&g.cBuf, p.m*p.n), p.n, nil, p.bias != nil
@@ -154,6 +153,7 @@ func (g *gemm) mul(p product, bf16 bool) {
 	g.multiply(p)
 }
 
+// multiply computes a product that has been cut.
 func (g *gemm) multiply(p product) {
 	if p.k == 0 {
 		for i := 0; i < p.m && !p.acc; i++ {
@@ -161,7 +161,6 @@ func (g *gemm) multiply(p product) {
 		}
 		return
 	}
-	p.cutSum()
 	g.product = p
 	switch {
 	case g.isVector():
@@ -177,11 +176,16 @@ func (g *gemm) multiply(p product) {
 // apart says whether a result that is rounded is computed as a whole before: few rows, and where the sum is so long that B would
 // be packed a few columns at a time, since each tile is rounded when its sum is complete.
 func (p *product) apart(words int) bool {
-	return p.aPanels <= fewPanels || p.k == 0 || p.m*p.n <= words/4 && words/p.lanes(p.k) < min(p.n, packedCols)
+	return p.few || p.k == 0 || p.m*p.n <= words/4 && words/p.lanesAll < min(p.n, packedCols)
 }
 
-// cutSum cuts the sum into blocks.
-func (p *product) cutSum() {
+// cut counts the panels of A and cuts the sum into blocks.
+func (p *product) cut() {
+	p.aPanels = ceilDiv(p.m, p.mr)
+	p.few = p.aPanels <= fewPanels
+	if p.k == 0 {
+		return
+	}
 	p.lanesAll = p.lanes(p.k)
 	p.block = (ceilDiv(p.lanesAll, ceilDiv(p.lanesAll, p.blockLanes)) + 15) &^ 15
 	p.blocks = ceilDiv(p.lanesAll, p.block)
@@ -193,15 +197,14 @@ func (g *gemm) reserve(m, n, k int, bf16, half bool) {
 	if bf16 {
 		p.tiles = &g.bf16
 	}
-	p.aPanels = ceilDiv(m, p.mr)
+	p.cut()
 	if half && p.apart(g.packedWords) {
 		half = false
 		scratch(&g.cBuf, m*n)
 	}
-	if p.aPanels <= fewPanels || k == 0 {
+	if p.few || k == 0 {
 		return
 	}
-	p.cutSum()
 	cols, blocks := p.parts(g.packedWords, half)
 	scratch(&g.bBuf, ceilDiv(cols, p.nr)*p.nr*min(blocks*p.block, p.lanesAll))
 }
@@ -246,7 +249,7 @@ func (g *gemm) worth() bool { return g.m*g.n*g.k >= serialWork }
 // thread's own cache when they are used.
 func (g *gemm) mulMany() {
 	colsMax, blocksMax := g.parts(g.packedWords, g.half != nil)
-	g.cut(colsMax)
+	g.cutTiles(colsMax)
 	if g.itemPanels = packItem; g.b.Half != nil {
 		g.itemPanels = packItemHalf
 	}
@@ -263,10 +266,10 @@ func (g *gemm) mulMany() {
 	}
 }
 
-// cut chooses the size of the tiles: as large as the caches allow, but as many of them,
+// cutTiles chooses the size of the tiles: as large as the caches allow, but as many of them,
 // all alike, for each thread. Tiles beside each other pack the same rows, so columns are
 // cut only where there are few rows.
-func (g *gemm) cut(cols int) {
+func (g *gemm) cutTiles(cols int) {
 	threads, want := g.pool.Threads(), 1
 	if threads > 1 {
 		want = 2 * threads
