@@ -5,6 +5,7 @@
     python scripts/peer/compare.py --work meap-nano/64x2/fp32 --rounds 1 --steps 2 --warmup 1
     python scripts/peer/compare.py --memory 1024,2048,4096,8192,16384
     python scripts/peer/compare.py --decode
+    python scripts/peer/compare.py --products --systems meap --work meap-0.1b/512x2/fp32
 
 A piece of work is PRESET/SEQxROWS/DTYPE. In each round every system runs once, in a process of its own: meap, PyTorch as it is, and
 PyTorch with torch.compile. A system's speed is the median step of its best round, its memory that of its smallest; with --best-step
@@ -16,6 +17,9 @@ the rows' lengths T that it is given. Attention that kept scores of T x T, or an
 
 --decode measures meap alone as well: generation with meap-0.1b, one sequence, beside the bandwidth at which the same threads read a
 large array in the same process.
+
+--products times meap's matrix products by themselves after each of its runs of meap-0.1b on the CPU (`meap bench kernels`, 2048 tokens)
+and says at which share of their rate the step runs, the best of each in all rounds.
 
 Nothing else should run on the machine. Needs Go (or --meap PROGRAM) and, for this Python, requirements.txt; torch.compile needs a
 C++ compiler.
@@ -80,6 +84,26 @@ def measure(system, a, work):
     return None
 
 
+def products(a, dtype, best):
+    """Adds the rates of meap's products of meap-0.1b to best, {(kernel, out, in): GFLOP/s}, where they are higher."""
+    run = [a.meap, "bench", "kernels", "--json", "--only", f"^linear( dx| dw)? .*{dtype}$", "--threads", str(a.threads)]
+    for line in subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines():
+        r = json.loads(line)
+        if "shape" in r:
+            (_, first), (rows, columns) = (map(int, s.split()) for s in re.findall(r"\[([\d ]+)\]", r["shape"]))
+            key = r["kernel"], first if r["kernel"] == "linear dw" else rows, columns  # dw: dy [n, out], x [n, in]; the others: w [out, in]
+            best[key] = max(best.get(key, 0), r["gflops"])
+
+
+def products_rate(best):
+    """The rate of a step's products, each at its own: those of k and v, a sixth as large, at that of q."""
+    p = PRESETS["meap-0.1b"]
+    dim, ffn = p["dim"], p["ffn"]
+    counts = {(dim, dim): p["layers"] * (2 + 2 * p["kv_heads"] / p["heads"]), (ffn, dim): 2 * p["layers"], (dim, ffn): p["layers"], (p["vocab"], dim): 1}
+    work = {(kernel, *size): size[0] * size[1] * n for size, n in counts.items() for kernel in ("linear", "linear dx", "linear dw")}
+    return sum(work.values()) / sum(w / best[key] for key, w in work.items())
+
+
 class Result:
     """What the rounds of one system on one piece of work gave."""
 
@@ -125,6 +149,7 @@ def main():
     p.add_argument("--systems", default=",".join(SYSTEMS), help="meap and its peers eager, compiled (%(default)s)")
     p.add_argument("--memory", metavar="T,T,...", help="measure memory per token at these lengths instead")
     p.add_argument("--decode", action="store_true", help="measure generation instead")
+    p.add_argument("--products", action="store_true", help="time meap's products alone as well")
     p.add_argument("--dtype", default="fp32", help="fp32 or bf16, with --memory and --decode (%(default)s)")
     p.add_argument("--best-step", action="store_true", help="compare the fastest steps, not the median ones")
     p.add_argument("--rounds", type=int, default=5, help="runs of each (%(default)s)")
@@ -149,6 +174,8 @@ def main():
         p.error(f"--memory: lengths must be above {MEMORY_BASE}")
     if a.rounds < 1:
         p.error("--rounds must be at least 1")
+    if a.products and (a.device != "cpu" or any(not w.startswith("meap-0.1b/") for w in works)):
+        p.error("--products is for meap-0.1b on the CPU")
     try:
         for work in works:
             parse_work(work)
@@ -208,13 +235,15 @@ def memory(a, lengths):
 
 
 def compare(a, systems, works):
-    runs = {(work, system): [] for work in works for system in systems}
+    runs, rates = {(work, system): [] for work in works for system in systems}, {work: {} for work in works}
     for n in range(a.rounds):
         for work, system in runs:
             result = measure(system, a, work)
             if result is None:
                 continue
             runs[work, system].append(result)
+            if a.products and system == "meap":
+                products(a, parse_work(work)[3], rates[work])
             print(f"round {n + 1}/{a.rounds} {work} {system}: {result['tokens_per_s']:,.1f} tokens/s", file=sys.stderr)
             if a.output:
                 with open(a.output, "a") as lines:
@@ -229,6 +258,10 @@ def compare(a, systems, works):
         for system in systems:
             rows.append([work, system, *results[system].cells(), *(ratios(results) if system == "meap" else ["", ""])])
     print(table(rows))
+    for work, best in rates.items():
+        if best:
+            rate, step = products_rate(best), max(r["model_tflops"] for r in runs[work, "meap"])
+            print(f"{work}: meap's products alone {rate:.1f} GFLOP/s, its step {1e3 * step:.1f}, {1e3 * step / rate:.2f} of that")
     print(f"\n{a.threads} threads, best of {a.rounds}; speed: meap's over that of the faster peer; memory: what meap takes beyond 16 bytes "
           "per parameter over the same of the smaller peer")
     return 0 if all(runs.values()) else 1

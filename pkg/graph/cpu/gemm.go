@@ -309,8 +309,9 @@ func (g *gemm) packB(dst []float32, q, from, to, worker int) {
 }
 
 func (g *gemm) packItem(item, worker int) {
-	groups := ceilDiv(g.bPanels, g.itemPanels)
-	q, from := g.q0+item/groups, item%groups*g.itemPanels
+	// What lies together in memory, the blocks of a row, comes one after the other.
+	blocks := g.q1 - g.q0
+	q, from := g.q0+item%blocks, item/blocks*g.itemPanels
 	g.packB(g.bPanel(q, from), q, from, min(from+g.itemPanels, g.bPanels), worker)
 }
 
