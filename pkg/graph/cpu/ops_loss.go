@@ -13,23 +13,17 @@ const (
 )
 
 // logitRows is how many tokens are worked on at a time. More mean fewer passes over the head and its gradient, which is as large, and more
-// memory: both the passes and the memory grow with the root of n. Pieces are large enough for a product to be efficient and, but for the
-// last, cut into four tiles of as many whole panels: the order of the sums over pieces must not depend on the number of threads.
-func (d *Device) logitRows(n, vocab int) int {
+// memory: both the passes and the memory grow with the root of n. Pieces are alike, and large enough for a product to be efficient.
+func logitRows(n, vocab int) int {
 	row := 4 * max(1, vocab)
 	rows := max(64, fewLogitsBytes/row, min(logitsBytes/row, int(5*math.Sqrt(float64(n)))))
-	alike := ceilDiv(n, max(1, ceilDiv(n, rows)))
-	whole := 4 * d.k.gemm.fp32.mr
-	if up := ceilDiv(alike, whole) * whole; up < n && up <= rows+rows/8 {
-		return up
-	}
-	return alike
+	return ceilDiv(n, max(1, ceilDiv(n, rows)))
 }
 
 // crossEntropy goes through the tokens in pieces, each a product with the head, then row by row.
 func (d *Device) crossEntropy(s graph.LinearCrossEntropy, x, head graph.Desc) graph.Kernel {
 	n, dim, vocab := x.Shape[0], x.Shape[1], head.Shape[0]
-	step := d.logitRows(n, vocab)
+	step := logitRows(n, vocab)
 	d.reserve(step * vocab)
 	d.k.gemm.reserve(step, vocab, dim, s.Precision == graph.BF16Operands, false)
 	var logits, nll []float32
@@ -67,7 +61,7 @@ func (d *Device) negativeLogLikelihood(z []float32, label int32) (nll float32, s
 // tokens.
 func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, x, head graph.Desc) graph.Kernel {
 	n, dim, vocab := x.Shape[0], x.Shape[1], head.Shape[0]
-	step := d.logitRows(n, vocab)
+	step := logitRows(n, vocab)
 	d.reserve(step * vocab)
 	bf16 := s.Precision == graph.BF16Operands
 	d.k.gemm.reserve(step, vocab, dim, bf16, false)
