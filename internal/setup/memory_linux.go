@@ -34,5 +34,5 @@ func PeakMemory() int64 {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 		return 0
 	}
-	return usage.Maxrss * 1024
+	return int64(usage.Maxrss) * 1024 // int32 on 32-bit machines
 }

@@ -130,10 +130,14 @@ func read(b graph.Buffer) []float64 {
 	return out
 }
 
-// compile gives a program with its inputs filled.
+// compile gives a program with its inputs filled, on the naive device of the net's type.
 func (n *net) compile(t testing.TB, o graph.Options, roots ...*graph.Node) *graph.Program {
 	t.Helper()
-	dev := deviceFor(n.Float())
+	return n.compileOn(t, deviceFor(n.Float()), o, roots...)
+}
+
+func (n *net) compileOn(t testing.TB, dev graph.Device, o graph.Options, roots ...*graph.Node) *graph.Program {
+	t.Helper()
 	p, err := n.Compile(dev, o, roots...)
 	if err != nil {
 		t.Fatal(err)
@@ -152,13 +156,19 @@ func run(t testing.TB, p *graph.Program) {
 // values compiles, runs once and returns the roots' values.
 func (n *net) values(t testing.TB, o graph.Options, roots ...*graph.Node) [][]float64 {
 	t.Helper()
-	p := n.compile(t, o, roots...)
+	_, out := n.valuesOn(t, deviceFor(n.Float()), o, roots...)
+	return out
+}
+
+func (n *net) valuesOn(t testing.TB, dev graph.Device, o graph.Options, roots ...*graph.Node) (*graph.Program, [][]float64) {
+	t.Helper()
+	p := n.compileOn(t, dev, o, roots...)
 	run(t, p)
 	var out [][]float64
 	for _, r := range roots {
 		out = append(out, read(p.Output(r)))
 	}
-	return out
+	return p, out
 }
 
 func sameBits(t testing.TB, what string, got, want []float64) {

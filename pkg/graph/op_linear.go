@@ -12,6 +12,14 @@ const (
 	BF16Operands
 )
 
+// Operands is the type that products of this precision round their operands to.
+func (p Precision) Operands() Dtype {
+	if p == BF16Operands {
+		return BF16
+	}
+	return F32
+}
+
 func (p Precision) String() string { return [...]string{"fp32", "bf16"}[p] }
 
 // Linear is y = x Wᵀ + bias: x [n, in], W [out, in], bias [out] if Bias -> y [n, out]. If Sum, not with Bias, a last operand [n, out] is

@@ -246,21 +246,6 @@ type adding struct{ graph.Device }
 
 func (adding) Adds(graph.Spec) bool { return true }
 
-func (n *net) valuesOn(t *testing.T, dev graph.Device, o graph.Options, roots ...*graph.Node) (*graph.Program, [][]float64) {
-	t.Helper()
-	p, err := n.Compile(dev, o, roots...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.upload(t, dev, p)
-	run(t, p)
-	var out [][]float64
-	for _, r := range roots {
-		out = append(out, read(p.Output(r)))
-	}
-	return p, out
-}
-
 func TestAddIsFused(t *testing.T) {
 	for _, recompute := range []bool{false, true} {
 		o := graph.Options{Recompute: recompute}

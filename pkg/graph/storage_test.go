@@ -109,17 +109,7 @@ func TestPlanForAStorer(t *testing.T) {
 func TestStorageValues(t *testing.T) {
 	values := func(dev graph.Device, o graph.Options) (*graph.Program, [][]float64) {
 		n, roots := trained(t, graph.BF16Operands)
-		p, err := n.Compile(dev, o, roots...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.upload(t, dev, p)
-		run(t, p)
-		var out [][]float64
-		for _, r := range roots {
-			out = append(out, read(p.Output(r)))
-		}
-		return p, out
+		return n.valuesOn(t, dev, o, roots...)
 	}
 	_, want := values(deviceFor(graph.F32), graph.Options{})
 	_, got := values(graphtest.NewHalf(), graph.Options{})
@@ -148,17 +138,7 @@ func (plainHalf) PlainWeights() {}
 func TestStorageWithoutCopiesOfWeights(t *testing.T) {
 	values := func(dev graph.Device) (*graph.Program, [][]float64) {
 		n, roots := trained(t, graph.BF16Operands)
-		p, err := n.Compile(dev, graph.Options{}, roots...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.upload(t, dev, p)
-		run(t, p)
-		var out [][]float64
-		for _, r := range roots {
-			out = append(out, read(p.Output(r)))
-		}
-		return p, out
+		return n.valuesOn(t, dev, graph.Options{}, roots...)
 	}
 	half := plainHalf{graphtest.NewHalf()}
 	copied, want := values(graphtest.NewHalf())

@@ -40,7 +40,7 @@ func (d *Device) Kernels() *Kernels { return d.k }
 func (d *Device) Close() { d.k.Pool().Close() }
 
 // Storage implements graph.Storer: where products round their operands to bf16, activations are stored in it.
-func (d *Device) Storage(p graph.Precision) graph.Dtype { return Planner{}.Storage(p) }
+func (d *Device) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 
 // PlainWeights implements graph.WeightReader: products round weights while they pack them.
 func (d *Device) PlainWeights() {}
@@ -53,12 +53,7 @@ func (d *Device) Overwrites(op graph.Spec) bool { return Planner{}.Overwrites(op
 type Planner struct{}
 
 // Storage implements graph.Planner.
-func (Planner) Storage(p graph.Precision) graph.Dtype {
-	if p == graph.BF16Operands {
-		return graph.BF16
-	}
-	return graph.F32
-}
+func (Planner) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 
 // Overwrites implements graph.Overwriter.
 func (Planner) Overwrites(op graph.Spec) bool {
@@ -109,9 +104,9 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 	case graph.CachedAttention:
 		return d.cachedAttention(s, in[0], in[3]), nil
 	case graph.Add:
-		return d.add(out[0]), nil
+		return d.pairwise(out[0], d.k.Add), nil
 	case graph.SwiGLU:
-		return d.swiGLU(out[0]), nil
+		return d.pairwise(out[0], d.k.SwiGLU), nil
 	case graph.SwiGLUGrad:
 		return d.swiGLUGrad(out[0]), nil
 	case graph.Embedding:

@@ -6,17 +6,18 @@ import "meap/pkg/graph"
 // Activations may be bf16. Kernels compute in fp32, so each piece of such a tensor has a place in fp32 in the worker's memory,
 // small enough to stay in the cache.
 
-func (d *Device) add(out graph.Desc) graph.Kernel {
-	var x, y, sum floats
+// pairwise is a kernel that computes each element of its result from those of two operands.
+func (d *Device) pairwise(out graph.Desc, compute func(y, a, b []float32)) graph.Kernel {
+	var a, b, y floats
 	n, grain := out.Elems(), d.grain(3, out)
 	s := newSpread(d.k.pool, func(lo, hi, worker int) {
 		p := d.places(worker)
-		to := p.result(sum, lo, hi)
-		d.k.Add(to, p.operand(x, lo, hi), p.operand(y, lo, hi))
-		d.settle(sum, lo, to)
+		to := p.result(y, lo, hi)
+		compute(to, p.operand(a, lo, hi), p.operand(b, lo, hi))
+		d.settle(y, lo, to)
 	})
 	return func(in, out []graph.Buffer) error {
-		x, y, sum = floatsOf(in[0]), floatsOf(in[1]), floatsOf(out[0])
+		a, b, y = floatsOf(in[0]), floatsOf(in[1]), floatsOf(out[0])
 		s.run(n, grain)
 		return nil
 	}
@@ -50,22 +51,6 @@ func (d *Device) cast() graph.Kernel {
 	return func(in, out []graph.Buffer) error {
 		x, y = floatsOf(in[0]), floatsOf(out[0])
 		s.elems(in[0].Elems())
-		return nil
-	}
-}
-
-func (d *Device) swiGLU(out graph.Desc) graph.Kernel {
-	var gate, up, y floats
-	n, grain := out.Elems(), d.grain(3, out)
-	s := newSpread(d.k.pool, func(lo, hi, worker int) {
-		p := d.places(worker)
-		to := p.result(y, lo, hi)
-		d.k.SwiGLU(to, p.operand(gate, lo, hi), p.operand(up, lo, hi))
-		d.settle(y, lo, to)
-	})
-	return func(in, out []graph.Buffer) error {
-		gate, up, y = floatsOf(in[0]), floatsOf(in[1]), floatsOf(out[0])
-		s.run(n, grain)
 		return nil
 	}
 }

@@ -200,7 +200,7 @@ func (d *Device) Adds(op graph.Spec) bool { return Planner{}.Adds(op) }
 
 // Storage implements graph.Storer.
 func (d *Device) Storage(p graph.Precision) graph.Dtype {
-	return operands(p)
+	return p.Operands()
 }
 
 // PeakFLOPS returns the most that this GPU can do in matrix products of a precision, in floating-point operations per second, and

@@ -91,7 +91,7 @@ func (d *Device) spans(batch, seq int) func(starts, spans addr) error {
 }
 
 func (d *Device) attention(s graph.Attention, in, out []graph.Desc) (graph.Kernel, error) {
-	t := operands(s.Precision)
+	t := s.Precision.Operands()
 	f, err := d.attentionFamily(t, s.HeadDim)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (d *Device) attention(s graph.Attention, in, out []graph.Desc) (graph.Kerne
 }
 
 func (d *Device) attentionGrad(s graph.AttentionGrad, in, out []graph.Desc) (graph.Kernel, error) {
-	t := operands(s.Precision)
+	t := s.Precision.Operands()
 	f, err := d.attentionFamily(t, s.HeadDim)
 	if err != nil {
 		return nil, err

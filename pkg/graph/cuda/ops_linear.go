@@ -26,7 +26,7 @@ func (d *Device) bias(y graph.Desc) func(bias, x, y addr) error {
 
 // linear adds a product in fp32 to its bias. A result in bf16 is rounded once: with a bias, the product is fp32 at first.
 func (d *Device) linear(s graph.Linear, in, out []graph.Desc) (graph.Kernel, error) {
-	t, y := operands(s.Precision), out[0]
+	t, y := s.Precision.Operands(), out[0]
 	var l layout
 	x, w := d.convert(&l, in[0], t), d.convert(&l, in[1], t)
 	p := product{form: nt, m: in[0].Shape[0], n: in[1].Shape[0], k: in[0].Shape[1], in: t, out: y.Dtype, aligned: whole}
@@ -71,7 +71,7 @@ func (d *Device) linear(s graph.Linear, in, out []graph.Desc) (graph.Kernel, err
 }
 
 func (d *Device) linearDX(s graph.LinearDX, in, out []graph.Desc) (graph.Kernel, error) {
-	t := operands(s.Precision)
+	t := s.Precision.Operands()
 	var l layout
 	dy, w := d.convert(&l, in[0], t), d.convert(&l, in[1], t)
 	multiply, err := d.multiply(product{form: nn, m: in[0].Shape[0], n: in[1].Shape[1], k: in[0].Shape[1], in: t, out: out[0].Dtype, aligned: whole})
@@ -87,7 +87,7 @@ func (d *Device) linearDX(s graph.LinearDX, in, out []graph.Desc) (graph.Kernel,
 }
 
 func (d *Device) linearDW(s graph.LinearDW, in, out []graph.Desc) (graph.Kernel, error) {
-	t := operands(s.Precision)
+	t := s.Precision.Operands()
 	var l layout
 	dy, x := d.convert(&l, in[0], t), d.convert(&l, in[1], t)
 	multiply, err := d.multiply(product{form: tn, m: in[0].Shape[1], n: in[1].Shape[1], k: in[0].Shape[0], in: t, out: out[0].Dtype, aligned: whole})

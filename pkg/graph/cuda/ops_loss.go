@@ -40,7 +40,7 @@ func (d *Device) logits(x, head graph.Desc, t graph.Dtype, step int) (map[int]mu
 // crossEntropy goes through the tokens in pieces, each a product with the head, then row by row.
 func (d *Device) crossEntropy(s graph.LinearCrossEntropy, in []graph.Desc) (graph.Kernel, error) {
 	n, dim, vocab := in[0].Shape[0], in[0].Shape[1], in[1].Shape[0]
-	t, step := operands(s.Precision), logitRows(in[0].Shape[0], in[1].Shape[0])
+	t, step := s.Precision.Operands(), logitRows(in[0].Shape[0], in[1].Shape[0])
 	var l layout
 	x, head := d.convert(&l, in[0], t), d.convert(&l, in[1], t)
 	logitsAt := l.add(4 * step * vocab)
@@ -73,7 +73,7 @@ func (d *Device) crossEntropy(s graph.LinearCrossEntropy, in []graph.Desc) (grap
 // head and with the tokens.
 func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, in, out []graph.Desc) (graph.Kernel, error) {
 	n, dim, vocab := in[0].Shape[0], in[0].Shape[1], in[1].Shape[0]
-	t, step := operands(s.Precision), logitRows(in[0].Shape[0], in[1].Shape[0])
+	t, step := s.Precision.Operands(), logitRows(in[0].Shape[0], in[1].Shape[0])
 	var l layout
 	x, head := d.convert(&l, in[0], t), d.convert(&l, in[1], t)
 	logitsAt := l.add(4 * step * vocab)

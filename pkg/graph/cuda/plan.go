@@ -6,7 +6,7 @@ import "meap/pkg/graph"
 type Planner struct{}
 
 // Storage implements graph.Planner.
-func (Planner) Storage(p graph.Precision) graph.Dtype { return operands(p) }
+func (Planner) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 
 // Adds implements graph.Adder: cuBLASLt adds while it writes, and so do these kernels.
 func (Planner) Adds(op graph.Spec) bool {
@@ -25,14 +25,14 @@ func (Planner) KernelBytes(op graph.Spec, in, out []graph.Desc) (own, scratch in
 	var l layout
 	switch s := op.(type) {
 	case graph.Linear:
-		l.copies(operands(s.Precision), in[:2]...)
+		l.copies(s.Precision.Operands(), in[:2]...)
 		if s.Bias && out[0].Dtype == graph.BF16 {
 			l.add(4 * out[0].Elems())
 		}
 	case graph.LinearDX:
-		l.copies(operands(s.Precision), in[:2]...)
+		l.copies(s.Precision.Operands(), in[:2]...)
 	case graph.LinearDW:
-		l.copies(operands(s.Precision), in...)
+		l.copies(s.Precision.Operands(), in...)
 	case graph.ColumnSum:
 		_, groups := columnSumRows(in[0].Shape[0])
 		l.add(4 * groups * in[0].Shape[1])
@@ -40,20 +40,20 @@ func (Planner) KernelBytes(op graph.Spec, in, out []graph.Desc) (own, scratch in
 		_, groups := rmsNormGradRows(in[0].Shape[0])
 		l.add(4 * groups * in[0].Shape[1])
 	case graph.Attention:
-		l.copies(operands(s.Precision), in[0], in[1], in[2], out[0])
+		l.copies(s.Precision.Operands(), in[0], in[1], in[2], out[0])
 		l.add(spanBytes(in[0].Shape[0]/s.Seq, s.Seq))
 	case graph.AttentionGrad:
-		l.copies(operands(s.Precision), in[0], in[1], in[2], in[3], in[5], out[0], out[1], out[2])
+		l.copies(s.Precision.Operands(), in[0], in[1], in[2], in[3], in[5], out[0], out[1], out[2])
 		l.add(spanBytes(in[0].Shape[0]/s.Seq, s.Seq))
 		l.add(4 * in[0].Shape[0] * s.Heads)
 	case graph.EmbeddingGrad:
 		laySort(&l, in[0].Shape[0])
 	case graph.LinearCrossEntropy:
-		t := operands(s.Precision)
+		t := s.Precision.Operands()
 		l.copies(t, in[:2]...)
 		l.add(4 * logitRows(in[0].Shape[0], in[1].Shape[0]) * in[1].Shape[0])
 	case graph.LinearCrossEntropyGrad:
-		t, logits := operands(s.Precision), logitRows(in[0].Shape[0], in[1].Shape[0])*in[1].Shape[0]
+		t, logits := s.Precision.Operands(), logitRows(in[0].Shape[0], in[1].Shape[0])*in[1].Shape[0]
 		l.copies(t, in[:2]...)
 		l.add(4 * logits)
 		if t == graph.BF16 {
@@ -106,14 +106,6 @@ func (l *layout) copies(t graph.Dtype, tensors ...graph.Desc) {
 			l.add(x.Elems() * t.Size())
 		}
 	}
-}
-
-// operands returns the type in which the products of a precision take their operands.
-func operands(p graph.Precision) graph.Dtype {
-	if p == graph.BF16Operands {
-		return graph.BF16
-	}
-	return graph.F32
 }
 
 // rmsNormGradRows returns how many of n rows a block sums, and the number of blocks.

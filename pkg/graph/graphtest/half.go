@@ -20,12 +20,7 @@ type Half struct {
 func NewHalf() *Half { return &Half{Asked: map[string][]string{}} }
 
 // Storage implements graph.Storer.
-func (*Half) Storage(p graph.Precision) graph.Dtype {
-	if p == graph.BF16Operands {
-		return graph.BF16
-	}
-	return graph.F32
-}
+func (*Half) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 
 // Kernel implements graph.Device.
 func (h *Half) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, error) {

@@ -3,28 +3,33 @@
 // go by are right operands. Warpgroups do not wait for each other, so that one computes exponentials while another multiplies.
 #include "hopper.cuh"
 
+// copy_keys copies tiles of 64 keys of a kv head, and their values, from key `begin` on.
+template <typename Args>
+MEAP_DEVICE void copy_keys(const Args &a, const Pipe &pipe, bf16 *stages, int b, int kv, int begin, int tiles) {
+    const long long kv_rows = (long long)b * a.seq * a.kv_stride + kv * 64;
+    for (int i = 0; i < tiles; i++) {
+        bf16 *stage = stages + i % STAGES * STAGE_ELEMS;
+        pipe_room(pipe, i);
+        copy_tile(stage, (const bf16 *)a.k + kv_rows, a.kv_stride, begin + 64 * i, a.seq);
+        copy_tile(stage + 64 * 64, (const bf16 *)a.v + kv_rows, a.kv_stride, begin + 64 * i, a.seq);
+        pipe_copied(pipe, i);
+    }
+    pipe_close(pipe, tiles);
+}
+
 // W warpgroups of 64 queries of one head. Tiles are 64 keys and their values.
 template <int W>
 MEAP_DEVICE void attention_wg(const AttentionArgs &a) {
     MEAP_DYN_SHARED(bf16, shared);
     const int TILE = 64 * W, warp = uniform(threadIdx.x / 32);
     const int h = blockIdx.x % a.heads, b = blockIdx.x / a.heads, first = (gridDim.y - 1 - blockIdx.y) * TILE;
-    const int kv = h / (a.heads / a.kv_heads), end = min(first + TILE, a.seq);
+    const int end = min(first + TILE, a.seq);
     const Span span = span_of(a.spans, b, a.seq, first, TILE);
     const int begin = uniform(span.least / 64 * 64), tiles = (end - begin + 63) / 64;
     const Pipe pipe = pipe_open<W>(shared + STAGES * STAGE_ELEMS);
-
     if (warp >= 4 * W) {
         give_registers<W>();
-        const long long kv_rows = (long long)b * a.seq * a.kv_stride + kv * 64;
-        for (int i = 0; i < tiles; i++) {
-            bf16 *stage = shared + i % STAGES * STAGE_ELEMS;
-            pipe_room(pipe, i);
-            copy_tile(stage, (const bf16 *)a.k + kv_rows, a.kv_stride, begin + 64 * i, a.seq);
-            copy_tile(stage + 64 * 64, (const bf16 *)a.v + kv_rows, a.kv_stride, begin + 64 * i, a.seq);
-            pipe_copied(pipe, i);
-        }
-        pipe_close(pipe, tiles);
+        copy_keys(a, pipe, shared, b, h / (a.heads / a.kv_heads), begin, tiles);
         return;
     }
     take_registers<W>();
@@ -38,10 +43,7 @@ MEAP_DEVICE void attention_wg(const AttentionArgs &a) {
     float o[8][4], s[8][4], top[2] = {-MEAP_INFINITY, -MEAP_INFINITY}, sum[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < 2; i++) from[i] = row + g + 8 * i < a.seq ? a.starts[(long long)b * a.seq + row + g + 8 * i] : 0;
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) o[n][i] = 0.0f;
+    zero(o);
     const float scale2 = a.scale * MEAP_LOG2E;
     const Operand tiles_at = operand(shared);
     // Scores of tile i become probabilities; what was summed before is `old` times as much relative to the new top.
@@ -112,10 +114,7 @@ MEAP_DEVICE void attention_wg(const AttentionArgs &a) {
     wgmma_commit();
     wgmma_wait<0>();
     pin(o);
-    for (int i = max(0, mine - 1); i < tiles; i++) {
-        if (i >= mine) pipe_wait(pipe, i);
-        pipe_done(pipe, i);
-    }
+    pipe_leave(pipe, mine, tiles);
     float share[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -133,22 +132,13 @@ MEAP_DEVICE void attention_grad_q_wg(const AttentionGradArgs &a) {
     MEAP_DYN_SHARED(bf16, shared);
     const int TILE = 64 * W, warp = uniform(threadIdx.x / 32);
     const int h = blockIdx.x % a.heads, b = blockIdx.x / a.heads, first = (gridDim.y - 1 - blockIdx.y) * TILE;
-    const int kv = h / (a.heads / a.kv_heads), end = min(first + TILE, a.seq);
+    const int end = min(first + TILE, a.seq);
     const Span span = span_of(a.spans, b, a.seq, first, TILE);
     const int begin = uniform(span.least / 64 * 64), tiles = (end - begin + 63) / 64;
     const Pipe pipe = pipe_open<W>(shared + STAGES * STAGE_ELEMS);
-
     if (warp >= 4 * W) {
         give_registers<W>();
-        const long long kv_rows = (long long)b * a.seq * a.kv_stride + kv * 64;
-        for (int i = 0; i < tiles; i++) {
-            bf16 *stage = shared + i % STAGES * STAGE_ELEMS;
-            pipe_room(pipe, i);
-            copy_tile(stage, (const bf16 *)a.k + kv_rows, a.kv_stride, begin + 64 * i, a.seq);
-            copy_tile(stage + 64 * 64, (const bf16 *)a.v + kv_rows, a.kv_stride, begin + 64 * i, a.seq);
-            pipe_copied(pipe, i);
-        }
-        pipe_close(pipe, tiles);
+        copy_keys(a, pipe, shared, b, h / (a.heads / a.kv_heads), begin, tiles);
         return;
     }
     take_registers<W>();
@@ -168,10 +158,7 @@ MEAP_DEVICE void attention_grad_q_wg(const AttentionGradArgs &a) {
         from[i] = r < a.seq ? a.starts[(long long)b * a.seq + r] : 0;
         lse2[i] = r < a.seq ? a.lse[at] * MEAP_LOG2E : 0.0f, delta[i] = r < a.seq ? a.delta[at] : 0.0f;
     }
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) dq[n][i] = 0.0f;
+    zero(dq);
     const float scale2 = a.scale * MEAP_LOG2E;
     const Operand tiles_at = operand(shared);
     // Scores of tile i become probabilities, and those, with dp, the scores' gradients.
@@ -236,10 +223,7 @@ MEAP_DEVICE void attention_grad_q_wg(const AttentionGradArgs &a) {
     wgmma_commit();
     wgmma_wait<0>();
     pin(dq);
-    for (int i = max(0, mine - 1); i < tiles; i++) {
-        if (i >= mine) pipe_wait(pipe, i);
-        pipe_done(pipe, i);
-    }
+    pipe_leave(pipe, mine, tiles);
     store_rows<64>((bf16 *)a.dq + q_rows, a.q_stride, row, a.seq, dq, a.scale, a.scale);
 }
 
@@ -291,10 +275,7 @@ MEAP_DEVICE void attention_grad_kv_wg(const AttentionGradArgs &a) {
     read_left(ka, (const bf16 *)a.k + kv_rows, a.kv_stride, row, a.seq);
     read_left(va, (const bf16 *)a.v + kv_rows, a.kv_stride, row, a.seq);
     float dk[8][4], dv[8][4];
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) dk[n][i] = 0.0f, dv[n][i] = 0.0f;
+    zero(dk), zero(dv);
     const float scale2 = a.scale * MEAP_LOG2E;
     const Operand tiles_at = operand(shared);
     float s[8][4], dp[8][4];

@@ -74,6 +74,13 @@ MEAP_DEVICE void pin(float c[8][4]) {
 #endif
 }
 
+MEAP_DEVICE void zero(float c[8][4]) {
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) c[n][i] = 0.0f;
+}
+
 // A product over the 64 elements of a tile's rows: c = a bᵀ for the tile's rows b.
 MEAP_DEVICE void times_rows(float c[8][4], const u32 a[4][4], Operand tile) {
 #pragma unroll
@@ -175,6 +182,14 @@ MEAP_DEVICE void pipe_wait(const Pipe &p, int i) { barrier_wait(p.full + i % STA
 MEAP_DEVICE void pipe_done(const Pipe &p, int i) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(p.empty + i % STAGES);
+}
+
+// pipe_leave gives back the last of a warp's tiles, of which the block may have more, and those that are not for it.
+MEAP_DEVICE void pipe_leave(const Pipe &p, int mine, int tiles) {
+    for (int i = max(0, mine - 1); i < tiles; i++) {
+        if (i >= mine) pipe_wait(p, i);
+        pipe_done(p, i);
+    }
 }
 
 // copy_tile starts copying 64 rows first.. of x to a tile, by one warpgroup; zeros from row `limit` on.
