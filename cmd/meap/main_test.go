@@ -142,6 +142,23 @@ func TestPaperConfigurations(t *testing.T) {
 	}
 }
 
+// A plan speaks of a GPU's memory where the run would be on one.
+func TestPlanSaysWhoseMemory(t *testing.T) {
+	for device, gpu := range map[string]bool{"cpu": false, "cuda": true} {
+		args := []string{"plan", "--preset", "meap-nano", "--device", device}
+		text := must(t, args...)
+		var plan struct {
+			GPU bool `json:"gpu"`
+		}
+		if err := json.Unmarshal([]byte(must(t, append(args, "--json")...)), &plan); err != nil {
+			t.Fatal(err)
+		}
+		if plan.GPU != gpu || strings.Contains(text, "GPU") != gpu || strings.Contains(text, "this machine has") == gpu {
+			t.Errorf("--device %s: gpu %v\n%s", device, plan.GPU, text)
+		}
+	}
+}
+
 // TestEndToEnd goes through the life of a tiny model: data, training in two parts, evaluation, generation.
 func TestEndToEnd(t *testing.T) {
 	dir := t.TempDir()

@@ -42,17 +42,16 @@ Presets: ` + strings.Join(transformer.Presets(), ", ") + ".",
 			if err != nil {
 				return err
 			}
-			planner := setup.Planner(conf.Trainer)
-			p, err := trainer.PlanMemory(model, conf.Trainer, planner)
+			p, err := trainer.PlanMemory(model, conf.Trainer, setup.Planner(conf.Trainer))
 			if err != nil {
 				return err
 			}
 			flops := model.FLOPsPerToken(conf.Trainer.Seq)
-			have := setup.DeviceFree(conf.Trainer)
+			have, gpu := setup.DeviceFree(conf.Trainer), setup.TakesGPU(conf.Trainer.Device)
 			if o.json {
 				err = printJSON(c.OutOrStdout(), map[string]any{
 					"parameters": model.Parameters(), "flops_per_token": flops, "tokens_per_step": conf.Trainer.TokensPerStep(),
-					"memory": p, "memory_bytes": p.Total(), "gpu": planner != nil, "device_bytes": p.OnDevice(), "free_bytes": have,
+					"memory": p, "memory_bytes": p.Total(), "gpu": gpu, "device_bytes": p.OnDevice(), "free_bytes": have,
 				})
 			} else {
 				w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
@@ -65,7 +64,7 @@ Presets: ` + strings.Join(transformer.Presets(), ", ") + ".",
 				}
 				fmt.Fprintf(w, "memory in all\t%s\t\n", size(float64(p.Total())))
 				free := "this machine has"
-				if planner != nil {
+				if gpu {
 					free = "free on the GPU"
 					fmt.Fprintf(w, "of that on the GPU\t%s\t\n", size(float64(p.OnDevice())))
 				}

@@ -72,8 +72,8 @@ func Ordinal(device string) (int, error) {
 	return n, nil
 }
 
-// takesGPU says whether Device takes a GPU for a value of trainer.device.
-func takesGPU(device string) bool {
+// TakesGPU says whether Device takes a GPU for a value of trainer.device.
+func TakesGPU(device string) bool {
 	return strings.HasPrefix(device, "cuda") || device == trainer.Auto && gpuWorks()
 }
 

@@ -12,7 +12,7 @@ import (
 
 // Planner returns what stands for the device that Device would open. A run on a GPU can be planned where there is none.
 func Planner(t trainer.Config) graph.Planner {
-	if takesGPU(t.Device) {
+	if TakesGPU(t.Device) {
 		return cuda.Planner{}
 	}
 	return cpu.Planner{}
@@ -21,7 +21,7 @@ func Planner(t trainer.Config) graph.Planner {
 // DeviceFree returns the memory that is free on the device that Device would open, in bytes, 0 where that is not known: a GPU's, or all
 // that this machine has.
 func DeviceFree(t trainer.Config) int64 {
-	if takesGPU(t.Device) {
+	if TakesGPU(t.Device) {
 		return gpuFree(t.Device)
 	}
 	return MachineMemory()
@@ -35,7 +35,7 @@ func CheckMemory(model transformer.Config, t trainer.Config, p trainer.MemoryPla
 		return nil
 	}
 	where := fmt.Sprintf("this run needs %s of memory and this machine has %s", gib(need), gib(have))
-	if takesGPU(t.Device) {
+	if TakesGPU(t.Device) {
 		where = fmt.Sprintf("this run needs %s of the GPU's memory, of which %s are free", gib(need), gib(have))
 	}
 	return fmt.Errorf("%s: %s; `meap plan` shows what takes it", where, whatFits(model, t, have))
@@ -43,7 +43,7 @@ func CheckMemory(model transformer.Config, t trainer.Config, p trainer.MemoryPla
 
 // needs returns what a plan takes of the memory that DeviceFree counts.
 func needs(t trainer.Config, p trainer.MemoryPlan) int64 {
-	if takesGPU(t.Device) {
+	if TakesGPU(t.Device) {
 		return p.OnDevice()
 	}
 	return p.Total()
