@@ -61,6 +61,21 @@ type cheap interface {
 	cheap()
 }
 
+// remaking is the gradient of a cheap operator, whose operands it reads first, of which there is a form with the operator's result as its
+// last one.
+type remaking interface {
+	Spec
+	// remakes says that this is that form, and withResult gives it; false where it is another operator's gradient.
+	remakes() bool
+	withResult(of Spec) (Spec, bool)
+}
+
+// Remakes says that the last result of an operator, a gradient, is what the operator had made whose gradient it is.
+func Remakes(op Spec) bool {
+	s, ok := op.(remaking)
+	return ok && s.remakes()
+}
+
 // projection stands for an auxiliary output of its only operand; it costs nothing.
 type projection struct {
 	Output int

@@ -6,8 +6,8 @@ type Add struct{}
 // SwiGLU is silu(gate) * up with silu(x) = x / (1 + exp(-x)): gate, up [n, ffn] -> [n, ffn]. (Shazeer 2020, arXiv 2002.05202.)
 type SwiGLU struct{}
 
-// SwiGLUGrad is its gradient: gate, up, dy -> dgate, dup.
-type SwiGLUGrad struct{}
+// SwiGLUGrad is its gradient: gate, up, dy -> dgate, dup, and if Remake the result of SwiGLU.
+type SwiGLUGrad struct{ Remake bool }
 
 // Add returns x + y.
 func (b *Builder) Add(x, y *Node) *Node { return b.Apply(Add{}, x, y) }
@@ -43,5 +43,16 @@ func (SwiGLU) diff(b *Builder, in []*Node, _, dy *Node) []*Node {
 // Infer implements Spec.
 func (s SwiGLUGrad) Infer(in []Desc) []Desc {
 	check(s, in, in[0].Equal(in[1]), in[0].Equal(in[2]))
+	if s.Remake {
+		return []Desc{in[0], in[1], in[0]}
+	}
 	return []Desc{in[0], in[1]}
+}
+
+func (s SwiGLUGrad) remakes() bool { return s.Remake }
+
+func (s SwiGLUGrad) withResult(of Spec) (Spec, bool) {
+	_, ok := of.(SwiGLU)
+	s.Remake = true
+	return s, ok
 }

@@ -5,8 +5,8 @@ package graph
 type RMSNorm struct{ Eps float64 }
 
 // RMSNormGrad is its gradient: x [n, dim], w [dim], rstd [n], dy [n, dim] -> dx [n, dim], dw [dim]; dw is added to what is
-// there if AccW. If Sum, a last operand [n, dim] is added to dx.
-type RMSNormGrad struct{ AccW, Sum bool }
+// there if AccW. If Sum, a last operand [n, dim] is added to dx. If Remake, a last result is RMSNorm's [n, dim].
+type RMSNormGrad struct{ AccW, Sum, Remake bool }
 
 // RMSNorm normalises the rows of x [n, dim] and scales them by w [dim].
 func (b *Builder) RMSNorm(x, w *Node, eps float64) *Node { return b.Apply(RMSNorm{Eps: eps}, x, w) }
@@ -34,7 +34,18 @@ func (s RMSNormGrad) Infer(in []Desc) []Desc {
 	if s.Sum {
 		check(s, in, in[4].Equal(x))
 	}
+	if s.Remake {
+		return []Desc{x, w, x}
+	}
 	return []Desc{x, w}
+}
+
+func (s RMSNormGrad) remakes() bool { return s.Remake }
+
+func (s RMSNormGrad) withResult(of Spec) (Spec, bool) {
+	_, ok := of.(RMSNorm)
+	s.Remake = true
+	return s, ok
 }
 
 func (s RMSNormGrad) sums() bool { return s.Sum }

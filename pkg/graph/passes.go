@@ -200,7 +200,8 @@ func (l *lowered) made() []int {
 }
 
 // recomputeCheap computes results of cheap operators before the last checkpoint again, just before their first use behind it, where
-// their operands are still kept for others; so those results need no place of their own between the two passes.
+// their operands are still kept for others; so those results need no place of their own between the two passes. Their auxiliary results
+// are kept.
 func (l *lowered) recomputeCheap(checkpoints []int) {
 	made, end := l.made(), -1
 	for _, v := range checkpoints {
@@ -225,6 +226,9 @@ func (l *lowered) recomputeCheap(checkpoints []int) {
 					continue
 				}
 				out = append(out, l.copyOf(maker, again))
+				for _, v := range maker.out[1:] {
+					delete(again, v) // small, and kept
+				}
 			}
 			if w, ok := again[v]; ok {
 				in.in[k] = w
@@ -233,6 +237,71 @@ func (l *lowered) recomputeCheap(checkpoints []int) {
 		out = append(out, in)
 	}
 	l.instrs = out
+}
+
+// Remaker is a Device, or a Planner of one, whose kernels for the gradients of some cheap operators have the form that gives the
+// operator's result once more, and to whom a pass over its operands of its own would cost more.
+type Remaker interface {
+	Remakes(op Spec) bool
+}
+
+// remake lets gradients make what would be computed again from operands that they read as well. What reads it then waits for the
+// gradient: products that give gradients of weights, which nothing else waits for.
+func (l *lowered) remake(may func(Spec) bool) {
+	uses := l.uses()
+	for i := 0; i < len(l.instrs); i++ {
+		grad := l.instrs[i]
+		s, ok := grad.spec.(remaking)
+		if !ok || s.remakes() || !may(s) {
+			continue
+		}
+		for j := i - 1; j >= 0; j-- {
+			c := l.instrs[j]
+			if len(c.in) > len(grad.in) || !slices.Equal(c.in, grad.in[:len(c.in)]) {
+				continue
+			}
+			spec, ok := s.withResult(c.spec)
+			if !ok {
+				continue
+			}
+			if between, waiting, ok := l.waiting(j, i); ok && !slices.ContainsFunc(c.out[1:], func(v int) bool { return uses[v] > 0 }) {
+				grad.spec, grad.out = spec, append(slices.Clone(grad.out), c.out[0])
+				copy(l.instrs[j:], between)
+				at := j + len(between)
+				l.instrs[at] = grad
+				copy(l.instrs[at+1:], waiting)
+				l.instrs = slices.Delete(l.instrs, i, i+1)
+				i-- // one instruction less
+			}
+			break
+		}
+	}
+}
+
+// waiting divides the instructions between j and i into those that can wait for instruction i, because they read the first result
+// of j and give what is not needed before, and the others. It says whether all that read that result can.
+func (l *lowered) waiting(j, i int) (others, waiting []*instr, ok bool) {
+	given, read := map[int]bool{}, map[int]bool{} // by those that wait
+	for _, in := range l.instrs[j+1 : i+1] {
+		needs := slices.ContainsFunc(append(slices.Clone(in.in), in.out...), func(v int) bool { return given[v] }) ||
+			slices.ContainsFunc(in.out, func(v int) bool { return read[v] })
+		reads := slices.Contains(in.in, l.instrs[j].out[0])
+		switch {
+		case needs || reads && in == l.instrs[i]:
+			return nil, nil, false
+		case reads:
+			waiting = append(waiting, in)
+			for _, v := range in.out {
+				given[v] = true
+			}
+			for _, v := range in.in {
+				read[v] = true
+			}
+		case in != l.instrs[i]:
+			others = append(others, in)
+		}
+	}
+	return others, waiting, true
 }
 
 func all(values []int, is func(int) bool) bool {

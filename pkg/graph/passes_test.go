@@ -216,9 +216,12 @@ func TestRandomGraphs(t *testing.T) {
 		roots := append([]*graph.Node{loss}, grads...)
 		want := evaluate(t, n, roots)
 		for _, recompute := range []bool{false, true} {
-			got := n.values(t, graph.Options{Recompute: recompute}, roots...)
+			o := graph.Options{Recompute: recompute}
+			got := n.values(t, o, roots...)
+			_, remade := n.valuesOn(t, remaking{deviceFor(n.Float())}, o, roots...)
 			for i := range roots {
 				sameBits(t, fmt.Sprintf("seed %d, recompute %v, root %d", seed, recompute, i), got[i], want[i])
+				sameBits(t, fmt.Sprintf("seed %d, recompute %v, remade, root %d", seed, recompute, i), remade[i], want[i])
 			}
 		}
 	}
@@ -279,5 +282,45 @@ func TestAddThatCannotBeFused(t *testing.T) {
 	}
 	if kinds := kindsOf(t, p); kinds["Add"] != 5 {
 		t.Errorf("operators %v, want five sums", kinds)
+	}
+}
+
+// remaking is a device whose kernels for gradients give what their operators gave; naive's do.
+type remaking struct{ graph.Device }
+
+func (remaking) Remakes(graph.Spec) bool { return true }
+
+// Of a layer, the two norms and SwiGLU are made again by their gradients, for which the products wait that read them. The last norm's
+// result is kept for the loss.
+func TestResultsAreRemade(t *testing.T) {
+	for layers := 1; layers <= 3; layers++ {
+		n, roots, _ := accumulated(t, layers)
+		dev := deviceFor(n.Float())
+		plain, want := n.valuesOn(t, dev, graph.Options{}, roots...)
+		p, got := n.valuesOn(t, remaking{dev}, graph.Options{}, roots...)
+		for i := range roots {
+			sameBits(t, fmt.Sprintf("%d layers, root %d", layers, i), got[i], want[i])
+		}
+		a, b := kindsOf(t, plain), kindsOf(t, p)
+		if a["RMSNorm"]-b["RMSNorm"] != 2*layers || a["SwiGLU"]-b["SwiGLU"] != layers || p.Kernels != plain.Kernels-3*layers {
+			t.Errorf("%d layers: operators %v, without it %v", layers, b, a)
+		}
+	}
+}
+
+// A result that the gradient itself waits for is computed before.
+func TestResultThatCannotBeRemade(t *testing.T) {
+	n := newNet(graph.F64)
+	gate, up := n.input("gate", 1, 3, 4), n.input("up", 1, 3, 4)
+	y := n.SwiGLU(gate, up)
+	dy := n.Linear(y, n.input("w", 1, 4, 4), nil, graph.FP32)
+	dgate := n.Apply(graph.SwiGLUGrad{}, gate, up, dy)
+	want := n.values(t, graph.Options{}, dgate, n.Aux(dgate, 1))
+	p, got := n.valuesOn(t, remaking{deviceFor(n.Float())}, graph.Options{}, dgate, n.Aux(dgate, 1))
+	for i := range want {
+		sameBits(t, fmt.Sprint("root ", i), got[i], want[i])
+	}
+	if kinds := kindsOf(t, p); kinds["SwiGLU"] != 1 {
+		t.Errorf("operators %v, want SwiGLU once", kinds)
 	}
 }

@@ -66,6 +66,9 @@ func (b *Builder) prepare(dev any, o Options, roots []*Node) (*lowered, *Plan, e
 	} else {
 		l.recomputeCheap(at)
 	}
+	if d, ok := dev.(Remaker); ok {
+		l.remake(d.Remakes)
+	}
 	if s, ok := dev.(interface{ Storage(Precision) Dtype }); ok {
 		_, plain := dev.(WeightReader)
 		l.store(l.storageBy(s.Storage), plain)

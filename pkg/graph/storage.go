@@ -80,7 +80,7 @@ func roles(s Spec) (in, out []role) {
 	case RMSNorm:
 		return []role{a, f}, []role{a, f}
 	case RMSNormGrad:
-		return []role{a, f, f, a, a}, []role{a, f}
+		return []role{a, f, f, a, a}, []role{a, f, a}
 	case RoPE:
 		return []role{a, f, f, f}, []role{a}
 	case Attention:
@@ -90,7 +90,7 @@ func roles(s Spec) (in, out []role) {
 	case SwiGLU:
 		return []role{a, a}, []role{a}
 	case SwiGLUGrad:
-		return []role{a, a, a}, []role{a, a}
+		return []role{a, a, a}, []role{a, a, a}
 	case Embedding:
 		return []role{f, f}, []role{a}
 	case EmbeddingGrad:

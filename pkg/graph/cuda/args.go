@@ -19,6 +19,7 @@ const (
 	forwardTile90  = 192 // MEAP_FORWARD_TILE_SM90
 	gradQTile90    = 128 // MEAP_GRAD_Q_TILE_SM90
 	gradKVTile90   = 128 // MEAP_GRAD_KV_TILE_SM90
+	deltaTile      = 128 // MEAP_DELTA_TILE
 	tensorThreads  = 128 // MEAP_TENSOR_THREADS
 	generalThreads = 256 // MEAP_GENERAL_THREADS
 
@@ -46,8 +47,8 @@ type swiGLUArgs struct {
 }
 
 type swiGLUGradArgs struct {
-	gate, up, dy, dgate, dup addr
-	n                        int64
+	gate, up, dy, dgate, dup, y addr
+	n                           int64
 }
 
 type biasArgs struct {
@@ -87,9 +88,9 @@ type rmsNormArgs struct {
 }
 
 type rmsNormGradArgs struct {
-	x, w, rstd, dy, more, dx, partial addr
-	n                                 int64
-	dim, rows                         int32
+	x, w, rstd, dy, more, dx, y, partial addr
+	n                                    int64
+	dim, rows                            int32
 }
 
 type columnSumArgs struct {

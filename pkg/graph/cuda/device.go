@@ -198,6 +198,9 @@ func (d *Device) Name() string {
 // Adds implements graph.Adder.
 func (d *Device) Adds(op graph.Spec) bool { return Planner{}.Adds(op) }
 
+// Remakes implements graph.Remaker.
+func (d *Device) Remakes(op graph.Spec) bool { return Planner{}.Remakes(op) }
+
 // Storage implements graph.Storer.
 func (d *Device) Storage(p graph.Precision) graph.Dtype {
 	return p.Operands()

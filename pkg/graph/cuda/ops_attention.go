@@ -150,7 +150,7 @@ func (d *Device) attentionGrad(s graph.AttentionGrad, in, out []graph.Desc) (gra
 			block, shared int
 			args          unsafe.Pointer
 		}{
-			{"attention_delta" + suffix(t), grid{x: ceilDiv(s.Seq*s.Heads, 32), y: batch}, 256, 0, unsafe.Pointer(delta)},
+			{"attention_delta" + suffix(t), grid{x: s.Heads * batch, y: ceilDiv(s.Seq, deltaTile)}, 256, 0, unsafe.Pointer(delta)},
 			{"attention_grad_q" + f.suffix, grid{x: s.Heads * batch, y: ceilDiv(s.Seq, f.gradQ.tile)}, f.gradQ.threads, f.gradQ.shared, unsafe.Pointer(a)},
 			{"attention_grad_kv" + f.suffix, grid{x: s.KVHeads * batch, y: ceilDiv(s.Seq, f.gradKV.tile)}, f.gradKV.threads, f.gradKV.shared, unsafe.Pointer(a)},
 		} {

@@ -42,10 +42,13 @@ func (d *Device) swiGLU(s graph.SwiGLU, in, out []graph.Desc) (graph.Kernel, err
 }
 
 func (d *Device) swiGLUGrad(s graph.SwiGLUGrad, in, out []graph.Desc) (graph.Kernel, error) {
-	t, err := alike(s, in[0], in[1], in[2], out[0], out[1])
+	t, err := alike(s, append(in, out...)...)
 	name, a := "swiglu_grad"+suffix(t), &swiGLUGradArgs{n: int64(in[0].Elems())}
 	return func(in, out []graph.Buffer) error {
 		a.gate, a.up, a.dy, a.dgate, a.dup = in[0].Addr, in[1].Addr, in[2].Addr, out[0].Addr, out[1].Addr
+		if s.Remake {
+			a.y = out[2].Addr
+		}
 		return d.launch(name, d.elements(int(a.n)), blockThreads, 0, unsafe.Pointer(a))
 	}, err
 }
@@ -92,6 +95,9 @@ func (d *Device) rmsNormGrad(s graph.RMSNormGrad, in, out []graph.Desc) (graph.K
 		a.x, a.w, a.rstd, a.dy, a.dx, a.partial = in[0].Addr, in[1].Addr, in[2].Addr, in[3].Addr, out[0].Addr, d.scratch
 		if s.Sum {
 			a.more = in[4].Addr
+		}
+		if s.Remake {
+			a.y = out[2].Addr
 		}
 		if err := d.launch(name, grid{x: groups}, block, 4*dim, unsafe.Pointer(a)); err != nil {
 			return err

@@ -46,7 +46,9 @@ func rmsNormGradCases(s source) (cs []*testCase) {
 			&testCase{name: name + " added", spec: graph.RMSNormGrad{AccW: true}, in: in, adds: []int{1}, tolerance: sums, magnitude: rmsNormGradTerms,
 				groups: n, shared: []int{1}, mixed: []int{1}},
 			&testCase{name: name + " sum", spec: graph.RMSNormGrad{Sum: true}, in: append(in[:4:4], s.normal(1, n, dim)), tolerance: sums,
-				magnitude: rmsNormGradTerms, groups: n, shared: []int{1}, mixed: []int{1}})
+				magnitude: rmsNormGradTerms, groups: n, shared: []int{1}, mixed: []int{1}},
+			&testCase{name: name + " sum, and RMSNorm's result", spec: graph.RMSNormGrad{Sum: true, Remake: true}, in: append(in[:4:4], s.normal(1, n, dim)),
+				tolerance: sums, magnitude: rmsNormGradTerms, groups: n, shared: []int{1}, mixed: []int{1}})
 	})
 	return cs
 }
@@ -161,8 +163,9 @@ func swiGLUGradCases(s source) (cs []*testCase) {
 		return [][]float64{dgate, nil}
 	}
 	eachMatrix(func(n, dim int, name string) {
-		cs = append(cs, &testCase{name: name, spec: graph.SwiGLUGrad{}, in: []tensor{gates(s, n, dim), s.normal(1, n, dim), s.normal(1, n, dim)},
-			tolerance: sums, magnitude: terms, groups: n})
+		in := []tensor{gates(s, n, dim), s.normal(1, n, dim), s.normal(1, n, dim)}
+		cs = append(cs, &testCase{name: name, spec: graph.SwiGLUGrad{}, in: in, tolerance: sums, magnitude: terms, groups: n},
+			&testCase{name: name + ", and SwiGLU's result", spec: graph.SwiGLUGrad{Remake: true}, in: in, tolerance: sums, magnitude: terms, groups: n})
 	})
 	return cs
 }

@@ -78,10 +78,9 @@ func casesOf(i int, seed uint64) []*testCase {
 	return cases
 }
 
-// each runs f as a subtest for every case of every operator that is not skipped; with -short, for every fourth. The form of an operator
-// that adds is for devices that ask for it.
+// each runs f as a subtest for every case of every operator that is not skipped; with -short, for every fourth. Some forms of an
+// operator are for devices that ask for them.
 func each(t *testing.T, o Options, dev graph.Device, f func(t *testing.T, c *testCase)) {
-	adder, _ := dev.(graph.Adder)
 	for i, op := range operators {
 		if op.spec == graph.Spec(graph.Cast{}) && o.Storage == graph.F32 {
 			continue // devices that store activations in fp32 never see one
@@ -91,7 +90,7 @@ func each(t *testing.T, o Options, dev graph.Device, f func(t *testing.T, c *tes
 				t.Skip(why)
 			}
 			for j, c := range casesOf(i, o.Seed) {
-				if testing.Short() && j%4 != 0 || graph.Sums(c.spec) && (adder == nil || !adder.Adds(c.spec)) {
+				if testing.Short() && j%4 != 0 || !wanted(dev, c.spec) {
 					continue
 				}
 				if o.Storage == graph.BF16 {
@@ -103,6 +102,13 @@ func each(t *testing.T, o Options, dev graph.Device, f func(t *testing.T, c *tes
 			}
 		})
 	}
+}
+
+// wanted says whether a device asks for the form of an operator, where it is one that adds or that makes another's result again.
+func wanted(dev graph.Device, op graph.Spec) bool {
+	adder, adds := dev.(graph.Adder)
+	remaker, remakes := dev.(graph.Remaker)
+	return !(graph.Sums(op) && !(adds && adder.Adds(op)) || graph.Remakes(op) && !(remakes && remaker.Remakes(op)))
 }
 
 // Conformance tests every operator on a device; see the package comment for what is asked.

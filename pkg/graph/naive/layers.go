@@ -51,6 +51,12 @@ func rmsNormGrad[T Float](s graph.RMSNormGrad) kernel[T] {
 			}
 			store(&dw[k], sum, s.AccW)
 		}
+		if !s.Remake {
+			return
+		}
+		for i, v := range x {
+			out[2].f[i] = v * rstd[i/dim] * w[i%dim]
+		}
 	}
 }
 
@@ -81,11 +87,16 @@ func swiGLU[T Float](in, out []arg[T]) {
 	}
 }
 
-func swiGLUGrad[T Float](in, out []arg[T]) {
-	for i, g := range in[0].f {
-		up, dy, sg := in[1].f[i], in[2].f[i], sigmoid(g)
-		out[0].f[i] = dy * up * (sg + g*sg*(1-sg))
-		out[1].f[i] = dy * g * sg
+func swiGLUGrad[T Float](s graph.SwiGLUGrad) kernel[T] {
+	return func(in, out []arg[T]) {
+		for i, g := range in[0].f {
+			up, dy, sg := in[1].f[i], in[2].f[i], sigmoid(g)
+			out[0].f[i] = dy * up * (sg + g*sg*(1-sg))
+			out[1].f[i] = dy * g * sg
+		}
+		if s.Remake {
+			swiGLU(in, out[2:])
+		}
 	}
 }
 

@@ -88,7 +88,7 @@ func kernelFor[T Float](op graph.Spec) kernel[T] {
 	case graph.SwiGLU:
 		return swiGLU[T]
 	case graph.SwiGLUGrad:
-		return swiGLUGrad[T]
+		return swiGLUGrad[T](s)
 	case graph.Embedding:
 		return embedding[T]
 	case graph.EmbeddingGrad:

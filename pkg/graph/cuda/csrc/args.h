@@ -40,10 +40,10 @@ typedef struct {
     long long n;
 } SwiGLUArgs;
 
-// swiglu_grad_f32, swiglu_grad_bf16: gate, up, dy -> dgate, dup, all T [n]; in place.
+// swiglu_grad_f32, swiglu_grad_bf16: gate, up, dy -> dgate, dup and, unless null, y as swiglu gives it, all T [n]; in place.
 typedef struct {
     const void *gate, *up, *dy;
-    void *dgate, *dup;
+    void *dgate, *dup, *y;
     long long n;
 } SwiGLUGradArgs;
 
@@ -112,12 +112,12 @@ typedef struct {
 // rmsnorm_grad_f32, rmsnorm_grad_bf16: x, dy [n, dim] T, w [dim], rstd [n] -> dx [n, dim] T and partial
 // [ceil(n / rows), dim] fp32, dw's sums over `rows` rows each, which reduce_rows_f32 adds up. grid ceil(n / rows), block
 // 32 * min(8, ceil(dim / 256)), dynamic shared memory 4 * dim bytes. rows: best ceil(n / 1056), but at least 8. dx may be dy. more [n, dim]
-// T, unless null, is added to dx, and may be it.
+// T, unless null, is added to dx, and may be it. y [n, dim] T, unless null, becomes what rmsnorm gives.
 typedef struct {
     const void *x;
     const float *w, *rstd;
     const void *dy, *more;
-    void *dx;
+    void *dx, *y;
     float *partial;
     long long n;
     int dim, rows;
@@ -238,7 +238,8 @@ typedef struct {
 } AttentionArgs;
 
 // attention_delta_f32, attention_delta_bf16: delta [batch, heads, seq] = sum of out * dout over each head; q_stride for both.
-// grid (ceil(seq * heads / 32), batch), block 256.
+// grid (heads * batch, ceil(seq / MEAP_DELTA_TILE)), block 256.
+#define MEAP_DELTA_TILE 128
 typedef struct {
     const void *out, *dout;
     float *delta;

@@ -271,25 +271,44 @@ MEAP_DEVICE void attention_grad_kv(const AttentionGradArgs &a) {
     store_tile<T, N, COLUMNS>((T *)a.dv + kv_rows, dv, a.kv_stride, first, a.seq, d, 1.0f);
 }
 
-// delta is what the softmax's derivative subtracts: eight lanes for each head of each row.
+// delta is what the softmax's derivative subtracts: eight lanes for each row of a head, each with several rows, whose loads are under way
+// together.
 template <typename T>
 MEAP_DEVICE void attention_delta(const AttentionDeltaArgs &a) {
-    const int V = Vec<T>::width, lane = threadIdx.x % 8, item = blockIdx.x * 32 + threadIdx.x / 8;
-    const bool valid = item < a.seq * a.heads;
-    const int i = valid ? item / a.heads : 0, h = valid ? item % a.heads : 0;
-    const long long at = ((long long)blockIdx.y * a.seq + i) * a.q_stride + h * a.head_dim;
+    MEAP_SHARED(float, sums, MEAP_DELTA_TILE);
+    const int V = Vec<T>::width, N = MEAP_DELTA_TILE / 32, lane = threadIdx.x % 8, first = blockIdx.y * MEAP_DELTA_TILE;
+    const int h = blockIdx.x % a.heads, b = blockIdx.x / a.heads;
+    const long long at = (long long)b * a.seq * a.q_stride + h * a.head_dim;
     const T *out = (const T *)a.out + at, *dout = (const T *)a.dout + at;
     const bool whole = a.head_dim % V == 0 && a.q_stride % V == 0 && aligned16(a.out) && aligned16(a.dout);
-    float sum = 0.0f;
-    for (int c = lane * V; c < a.head_dim; c += 8 * V) {
-        float p[V], q[V];
-        unpack(out, load16(out, c, a.head_dim, whole), p);
-        unpack(dout, load16(dout, c, a.head_dim, whole), q);
+    float sum[N];
 #pragma unroll
-        for (int j = 0; j < V; j++) sum += p[j] * q[j];
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (int c = lane * V; c < a.head_dim; c += 8 * V) {
+        uint4 p[N], q[N];
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const int i = first + 32 * k + threadIdx.x / 8;
+            p[k] = q[k] = make_uint4(0, 0, 0, 0);
+            if (i < a.seq) p[k] = load16(out + i * a.q_stride, c, a.head_dim, whole), q[k] = load16(dout + i * a.q_stride, c, a.head_dim, whole);
+        }
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            float x[V], y[V];
+            unpack(out, p[k], x);
+            unpack(dout, q[k], y);
+#pragma unroll
+            for (int j = 0; j < V; j++) sum[k] += x[j] * y[j];
+        }
     }
-    for (int d = 4; d > 0; d >>= 1) sum += __shfl_xor_sync(MEAP_ALL_LANES, sum, d);
-    if (lane == 0 && valid) a.delta[((long long)blockIdx.y * a.heads + h) * a.seq + i] = sum;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        for (int d = 4; d > 0; d >>= 1) sum[k] += __shfl_xor_sync(MEAP_ALL_LANES, sum[k], d);
+        if (lane == 0) sums[32 * k + threadIdx.x / 8] = sum[k];
+    }
+    __syncthreads();
+    const int i = first + threadIdx.x;
+    if (threadIdx.x < MEAP_DELTA_TILE && i < a.seq) a.delta[((long long)b * a.heads + h) * a.seq + i] = sums[threadIdx.x];
 }
 MEAP_BOTH(attention_delta, AttentionDeltaArgs, 256)
 

@@ -78,8 +78,8 @@ MEAP_BOTH(swiglu, SwiGLUArgs, MEAP_BLOCK)
 template <typename T>
 MEAP_DEVICE void swiglu_grad(const SwiGLUGradArgs &a) {
     const T *gate = (const T *)a.gate, *up = (const T *)a.up, *dy = (const T *)a.dy;
-    T *dgate = (T *)a.dgate, *dup = (T *)a.dup;
-    const bool whole = aligned16(gate) && aligned16(up) && aligned16(dy) && aligned16(dgate) && aligned16(dup);
+    T *dgate = (T *)a.dgate, *dup = (T *)a.dup, *result = (T *)a.y;
+    const bool whole = aligned16(gate) && aligned16(up) && aligned16(dy) && aligned16(dgate) && aligned16(dup) && aligned16(result);
     for (long long i = first_vector<T>(); i < a.n; i += vector_stride<T>()) {
         float g[Vec<T>::width], u[Vec<T>::width], d[Vec<T>::width];
         unpack(gate, load16(gate, i, a.n, whole), g);
@@ -87,12 +87,14 @@ MEAP_DEVICE void swiglu_grad(const SwiGLUGradArgs &a) {
         unpack(dy, load16(dy, i, a.n, whole), d);
 #pragma unroll
         for (int j = 0; j < Vec<T>::width; j++) {
-            const float s = sigmoid(g[j]), x = g[j];
+            const float s = sigmoid(g[j]), x = g[j], y = x * s * u[j];
             g[j] = d[j] * u[j] * (s + x * s * (1.0f - s));
             u[j] = d[j] * x * s;
+            d[j] = y;
         }
         store16(dgate, i, a.n, whole, pack(dgate, g));
         store16(dup, i, a.n, whole, pack(dup, u));
+        if (result) store16(result, i, a.n, whole, pack(result, d));
     }
 }
 MEAP_BOTH(swiglu_grad, SwiGLUGradArgs, MEAP_BLOCK)

@@ -51,14 +51,15 @@ MEAP_DEVICE void rmsnorm(const RMSNormArgs &a) {
 }
 MEAP_BOTH(rmsnorm, RMSNormArgs, 128)
 
-// rmsnorm_grad_vector finishes one vector of a row: x becomes dx, and dw gains the row's share.
+// rmsnorm_grad_vector finishes one vector of a row: x becomes dx, dy what RMSNorm gave, and dw gains the row's share.
 template <int V>
-MEAP_DEVICE void rmsnorm_grad_vector(float x[V], const float dy[V], const float w[V], float dw[V], float rstd, float mean) {
+MEAP_DEVICE void rmsnorm_grad_vector(float x[V], float dy[V], const float w[V], float dw[V], float rstd, float mean) {
 #pragma unroll
     for (int j = 0; j < V; j++) {
         const float unit = x[j] * rstd;
         dw[j] += dy[j] * unit;
         x[j] = rstd * (dy[j] * w[j] - unit * mean);
+        dy[j] = unit * w[j];
     }
 }
 
@@ -70,8 +71,9 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
     MEAP_SHARED(float, parts, 16);
     const int V = Vec<T>::width, held = 8 / V, sweep = blockDim.x * V, first = threadIdx.x * V;
     const T *xs = (const T *)a.x, *dys = (const T *)a.dy, *mores = (const T *)a.more;
-    T *dxs = (T *)a.dx;
-    const bool whole = a.dim % V == 0 && aligned16(xs) && aligned16(dys) && aligned16(mores) && aligned16(dxs) && aligned16(a.w) && aligned16(a.partial);
+    T *dxs = (T *)a.dx, *ys = (T *)a.y;
+    const bool whole = a.dim % V == 0 && aligned16(xs) && aligned16(dys) && aligned16(mores) && aligned16(dxs) && aligned16(ys) && aligned16(a.w) &&
+                       aligned16(a.partial);
     float w[held][V], dw[held][V], x[V], dy[V];
 #pragma unroll
     for (int k = 0; k < held; k++) {
@@ -85,7 +87,7 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
     const long long begin = (long long)blockIdx.x * a.rows, end = min(begin + a.rows, a.n);
     for (long long row = begin; row < end; row++) {
         const T *xr = xs + row * a.dim, *dyr = dys + row * a.dim, *morer = mores ? mores + row * a.dim : 0;
-        T *dxr = dxs + row * a.dim;
+        T *dxr = dxs + row * a.dim, *yr = ys ? ys + row * a.dim : 0;
         uint4 xbits[held], dybits[held], morebits[held]; // zeros where there is no more
         float sum = 0.0f;
 #pragma unroll
@@ -118,6 +120,7 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
             unpack(xr, xbits[k], x);
             unpack(dyr, dybits[k], dy);
             rmsnorm_grad_vector<V>(x, dy, w[k], dw[k], rstd, mean);
+            if (yr) store16(yr, at, a.dim, whole, pack(yr, dy));
             unpack(dyr, morebits[k], dy);
 #pragma unroll
             for (int j = 0; j < V; j++) x[j] += dy[j];
@@ -130,6 +133,7 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
             load_floats<V>(a.w, at, a.dim, whole, wv);
             for (int j = 0; j < V; j++) sums[j] = at + j < a.dim ? dw_shared[at + j] : 0.0f;
             rmsnorm_grad_vector<V>(x, dy, wv, sums, rstd, mean);
+            if (yr) store16(yr, at, a.dim, whole, pack(yr, dy));
             if (morer) {
                 unpack(dyr, load16(morer, at, a.dim, whole), dy);
 #pragma unroll

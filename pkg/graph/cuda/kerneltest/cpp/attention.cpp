@@ -111,8 +111,8 @@ static void attention(const Case &c) {
 
     // The gradient starts from the rounded output, as it does in training.
     Numbers delta_size(n * heads, (double)d);
-    launch(std::string("attention_delta") + suffix(c.half), AttentionDeltaArgs{to, tdo, tdelta, (long long)qw, c.batch, c.seq, c.heads, c.dim}, pieces(seq * heads, 32),
-           (unsigned)c.batch, 1, 256);
+    launch(std::string("attention_delta") + suffix(c.half), AttentionDeltaArgs{to, tdo, tdelta, (long long)qw, c.batch, c.seq, c.heads, c.dim}, 
+           (unsigned)(c.heads * c.batch), pieces(seq, MEAP_DELTA_TILE), 1, 256);
     compare("delta", tdelta.numbers(), delta, c.half ? 2 * 0x1p-8 : 1e-5, &delta_size);
     tl.set(lse), tdelta.set(delta);
     AttentionGradArgs a{tq, tk, tv, tdo, tl, tdelta, ts, spans, tdq, tdk, tdv, (long long)qw, (long long)kw, c.batch, c.seq, c.heads, c.kv_heads, c.dim, (float)scale};

@@ -58,10 +58,11 @@ static void swiglu(size_t n, bool half) {
     }
     launch_elements(std::string("swiglu") + suffix(half), SwiGLUArgs{tg, tu, y, (long long)n}, n);
     compare("y", y.numbers(), want, unit(half));
-    launch_elements(std::string("swiglu_grad") + suffix(half), SwiGLUGradArgs{tg, tu, td, tdg, tdu, (long long)n}, n);
+    launch_elements(std::string("swiglu_grad") + suffix(half), SwiGLUGradArgs{tg, tu, td, tdg, tdu, nullptr, (long long)n}, n);
     compare("dgate", tdg.numbers(), dg, unit(half), &magnitude);
     compare("dup", tdu.numbers(), du, unit(half));
-    launch_elements(std::string("swiglu_grad") + suffix(half), SwiGLUGradArgs{tg, tu, td, tg, tu, (long long)n}, n);
+    launch_elements(std::string("swiglu_grad") + suffix(half), SwiGLUGradArgs{tg, tu, td, tg, tu, td, (long long)n}, n);
+    compare("y again, in place", td.numbers(), y.numbers(), 0);
     compare("dgate in place", tg.numbers(), dg, unit(half), &magnitude);
     compare("dup in place", tu.numbers(), du, unit(half));
 }

@@ -25,7 +25,7 @@ static void rmsnorm(size_t n, size_t dim, bool half, double scale = 1) {
     compare("rstd", tr.numbers(), rstd, 2e-6);
     const size_t rows = n > 40 ? 9 : 8;
     Tensor partial(pieces(n, rows) * dim, false);
-    RMSNormGradArgs a{tx, tw, tr, tdy, nullptr, tdx, partial, (long long)n, (int)dim, (int)rows};
+    RMSNormGradArgs a{tx, tw, tr, tdy, nullptr, tdx, nullptr, partial, (long long)n, (int)dim, (int)rows};
     const unsigned block = 32 * std::min(8u, pieces(dim, 256));
     launch(std::string("rmsnorm_grad") + suffix(half), a, pieces(n, rows), 1, 1, block, (unsigned)(4 * dim));
     launch("reduce_rows_f32", ReduceRowsArgs{partial, tdw, (int)pieces(n, rows), (int)dim, 0}, pieces(dim, 32), 1, 1, 256);
@@ -35,10 +35,12 @@ static void rmsnorm(size_t n, size_t dim, bool half, double scale = 1) {
     Numbers with_more = random(n * dim), sum_size = dx_size;
     more.set(with_more);
     for (size_t i = 0; i < n * dim; i++) with_more[i] += dx[i], sum_size[i] += fabs(with_more[i]);
-    a.more = more, a.dx = sum;
+    Tensor again(n * dim, half);
+    a.more = more, a.dx = sum, a.y = again;
     launch(std::string("rmsnorm_grad") + suffix(half), a, pieces(n, rows), 1, 1, block, (unsigned)(4 * dim));
     compare("dx and more", sum.numbers(), with_more, unit(half) + 1e-5, &sum_size);
-    a.more = nullptr, a.dx = tdy;
+    compare("y again", again.numbers(), ty.numbers(), 0);
+    a.more = nullptr, a.dx = tdy, a.y = nullptr;
     launch(std::string("rmsnorm_grad") + suffix(half), a, pieces(n, rows), 1, 1, block, (unsigned)(4 * dim));
     compare("dx in place", tdy.numbers(), tdx.numbers(), 0);
     launch("reduce_rows_f32", ReduceRowsArgs{partial, tdw, (int)pieces(n, rows), (int)dim, 1}, pieces(dim, 32), 1, 1, 256);
