@@ -40,11 +40,12 @@ func (p *Plan) InputBytes() int {
 // Overwriter is a Device, or a Planner of one, whose kernels for some operators may have a result where an operand of the same size and
 // type lies: element by element, or row by row, the operand has been read when the result is written.
 type Overwriter interface {
-	Overwrites(op Spec) bool
+	// Overwrites says whether a result may lie where the operand of that index does. Several results may lie where several do.
+	Overwrites(op Spec, operand int) bool
 }
 
 // overwrite lets results take the places of operands that are read for the last time, where the device says that they may.
-func (l *lowered) overwrite(may func(Spec) bool) {
+func (l *lowered) overwrite(may func(op Spec, operand int) bool) {
 	last, writes := make([]int, len(l.values)), make([]int, len(l.values))
 	for i, in := range l.instrs {
 		for _, v := range in.in {
@@ -58,17 +59,23 @@ func (l *lowered) overwrite(may func(Spec) bool) {
 		last[v] = len(l.instrs)
 	}
 	l.over = map[int]int{}
-	for i, in := range l.instrs {
-		if !may(in.spec) {
-			continue
+	mayLose := func(in *instr, u int) bool { // u may be several operands
+		for k, w := range in.in {
+			if w == u && !may(in.spec, k) {
+				return false
+			}
 		}
+		return true
+	}
+	for i, in := range l.instrs {
 		taken := map[int]bool{}
 		for _, v := range in.out {
 			if !l.values[v].planned() || writes[v] != 1 {
 				continue
 			}
 			for _, u := range in.in {
-				if l.values[u].planned() && writes[u] == 1 && last[u] == i && !taken[u] && l.values[u].desc.Equal(l.values[v].desc) {
+				if l.values[u].planned() && writes[u] == 1 && last[u] == i && !taken[u] && l.values[u].desc.Equal(l.values[v].desc) &&
+					mayLose(in, u) {
 					taken[u] = true
 					l.over[v] = u
 					break

@@ -33,8 +33,10 @@ func randomLowered(rng *rand.Rand) *lowered {
 	return l
 }
 
-// mayOverwrite is an operator that may, in a device's opinion that the test gives.
-type mayOverwrite struct{}
+// mayOverwrite is an operator that may, in a device's opinion that the test gives: its last operand only, or any.
+type mayOverwrite struct{ last int }
+
+func (m mayOverwrite) operand(k int) bool { return m.last < 0 || k == m.last }
 
 func (mayOverwrite) Infer(in []Desc) []Desc { return in }
 
@@ -53,10 +55,16 @@ func TestPlanKeepsWhatIsNeeded(t *testing.T) {
 			}
 			for _, in := range l.instrs {
 				if rng.IntN(2) == 0 {
-					in.spec = mayOverwrite{}
+					in.spec = mayOverwrite{-1}
+					if rng.IntN(2) == 0 {
+						in.spec = mayOverwrite{len(in.in) - 1}
+					}
 				}
 			}
-			l.overwrite(func(s Spec) bool { return s == Spec(mayOverwrite{}) })
+			l.overwrite(func(s Spec, operand int) bool {
+				may, ok := s.(mayOverwrite)
+				return ok && may.operand(operand)
+			})
 			overwritten += len(l.over)
 		}
 		p := l.plan()
@@ -93,8 +101,12 @@ func TestPlanKeepsWhatIsNeeded(t *testing.T) {
 			}
 			over := map[int]bool{} // operands that may be lost
 			for _, v := range in.out {
-				if u, ok := l.over[v]; ok && in.spec == Spec(mayOverwrite{}) {
-					over[u] = true
+				if u, ok := l.over[v]; ok {
+					may, ok := in.spec.(mayOverwrite)
+					over[u] = ok
+					for k, w := range in.in {
+						over[u] = over[u] && (w != u || may.operand(k))
+					}
 				}
 				if l.values[v].planned() {
 					for b := range of(v) {

@@ -122,7 +122,7 @@ func (s *spy) Alloc(label string, bytes int) (graph.Memory, error) {
 	return m, err
 }
 
-// Storage, PlainWeights and Overwrites are those of the CPU, or change nothing on a device that has no such wishes.
+// Storage, PlainWeights, Adds and Overwrites are those of the CPU, or change nothing on a device that has no such wishes.
 func (s *spy) Storage(p graph.Precision) graph.Dtype {
 	if d, ok := s.Device.(graph.Storer); ok {
 		return d.Storage(p)
@@ -132,9 +132,14 @@ func (s *spy) Storage(p graph.Precision) graph.Dtype {
 
 func (s *spy) PlainWeights() {}
 
-func (s *spy) Overwrites(op graph.Spec) bool {
+func (s *spy) Adds(op graph.Spec) bool {
+	d, ok := s.Device.(graph.Adder)
+	return ok && d.Adds(op)
+}
+
+func (s *spy) Overwrites(op graph.Spec, operand int) bool {
 	d, ok := s.Device.(graph.Overwriter)
-	return ok && d.Overwrites(op)
+	return ok && d.Overwrites(op, operand)
 }
 
 func (s *spy) total() (n int64) {

@@ -45,8 +45,13 @@ func (d *Device) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 // PlainWeights implements graph.WeightReader: products round weights while they pack them.
 func (d *Device) PlainWeights() {}
 
+// Adds implements graph.Adder.
+func (d *Device) Adds(op graph.Spec) bool { return Planner{}.Adds(op) }
+
 // Overwrites implements graph.Overwriter.
-func (d *Device) Overwrites(op graph.Spec) bool { return Planner{}.Overwrites(op) }
+func (d *Device) Overwrites(op graph.Spec, operand int) bool {
+	return Planner{}.Overwrites(op, operand)
+}
 
 // Planner is a graph.Planner of a Device. The memory of kernels, a few blocks of a matrix for each thread and the logits that exist at a
 // time, is not in it.
@@ -55,11 +60,29 @@ type Planner struct{}
 // Storage implements graph.Planner.
 func (Planner) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 
-// Overwrites implements graph.Overwriter.
-func (Planner) Overwrites(op graph.Spec) bool {
+// Adds implements graph.Adder: the sums of a product begin with the operand that is added.
+func (Planner) Adds(op graph.Spec) bool {
 	switch op.(type) {
-	case graph.Add, graph.SwiGLU, graph.SwiGLUGrad, graph.RoPE, graph.RMSNorm, graph.RMSNormGrad:
+	case graph.Linear, graph.LinearDX, graph.RMSNormGrad:
 		return true
+	}
+	return false
+}
+
+// Overwrites implements graph.Overwriter. A product reads what it multiplies until its last element is done, but of what it adds each
+// element once, before it writes the same.
+func (Planner) Overwrites(op graph.Spec, operand int) bool {
+	switch op := op.(type) {
+	case graph.Add, graph.SwiGLU, graph.SwiGLUGrad:
+		return true
+	case graph.RoPE, graph.RMSNorm:
+		return operand == 0
+	case graph.RMSNormGrad:
+		return operand == 0 || operand >= 3
+	case graph.Linear:
+		return op.Sum && operand == 2
+	case graph.LinearDX:
+		return op.Sum && operand == 2
 	}
 	return false
 }
@@ -79,8 +102,8 @@ func (d *Device) Kernel(op graph.Spec, in, out []graph.Desc) (graph.Kernel, erro
 	if err := checkTypes(op, in, out); err != nil {
 		return nil, err
 	}
-	if graph.Sums(op) {
-		return nil, fmt.Errorf("the cpu device adds by a kernel of its own, not in %s", graph.Kind(op))
+	if graph.Remakes(op) {
+		return nil, fmt.Errorf("the cpu device makes results again by their own kernels, not in %s", graph.Kind(op))
 	}
 	switch s := op.(type) {
 	case graph.Linear:

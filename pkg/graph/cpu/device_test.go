@@ -39,6 +39,24 @@ func TestThreads(t *testing.T) {
 	}
 }
 
+// Sums of products take neither a pass nor a buffer of their own: each product adds to the result of the one before, in its place.
+func TestSumsOfProducts(t *testing.T) {
+	const n, in, out = 64, 30, 64
+	b := graph.NewBuilder(graph.F32)
+	sum := b.FloatInput("x", n, out)
+	for _, name := range []string{"a", "b", "c"} {
+		sum = b.Add(sum, b.Linear(b.FloatInput("x"+name, n, in), b.FloatInput("w"+name, out, in), nil, graph.FP32))
+	}
+	y := b.RMSNorm(sum, b.FloatInput("norm", out), 1e-5)
+	plan, err := b.Plan(Planner{}, graph.Options{}, y)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 4 * (n*out + n); plan.Kernels != 3+1 || plan.Arena != want {
+		t.Errorf("%d kernels in %d bytes, want 4 in %d, which hold one result and the rows' norms", plan.Kernels, plan.Arena, want)
+	}
+}
+
 func open(t *testing.T, threads int, isa ISA) *Device {
 	d, err := NewDevice(threads, isa.String())
 	if err != nil {

@@ -61,10 +61,12 @@ func (k *Kernels) Mul(c []float32, ldc int, a, b Mat, m, n, kk int, bf16, acc bo
 	k.gemm.mul(product{c: c, ldc: ldc, a: a, b: b, m: m, n: n, k: kk, acc: acc}, bf16)
 }
 
-// MulHalf is Mul with bf16 set, c being rounded to bf16 after all sums; bias, n
-// numbers or nil, is added to each row before.
-func (k *Kernels) MulHalf(c []uint16, ldc int, a, b Mat, bias []float32, m, n, kk int) {
-	k.gemm.mul(product{half: c, ldc: ldc, a: a, b: b, bias: bias, m: m, n: n, k: kk}, true)
+// mulFrom computes c[m,n] = start[m,n] + a[m,k] b[k,n], as Mul does, for numbers
+// of either type: every sum begins with the element of start, if there is one, and
+// is rounded at its end where c is bf16. A start whose LD is 0 is one row for all.
+// start may lie where c does.
+func (k *Kernels) mulFrom(c floats, ldc int, start, a, b Mat, m, n, kk int, bf16 bool) {
+	k.gemm.mul(product{c: c.full, half: c.half, ldc: ldc, start: start, a: a, b: b, m: m, n: n, k: kk}, bf16)
 }
 
 // gemm holds a product in progress, and the buffers that products pack into.
@@ -94,11 +96,11 @@ type product struct {
 	*tiles
 	c       []float32
 	half    []uint16 // C is this, and rounded, where it is not nil
-	bias    []float32
 	ldc     int
+	start   Mat // what the sums begin with
 	a, b    Mat
 	m, n, k int
-	acc     bool
+	acc     bool // they begin with what is in c
 
 	lanesAll, block, blocks int // lanes of the whole sum, of a block of it, and its blocks
 	aPanels                 int
@@ -132,8 +134,8 @@ func (g *gemm) mul(p product, bf16 bool) {
 	last := (p.m-1)*p.ldc + p.n - 1
 	if p.half != nil {
 		_ = p.half[last]
-	} else {
-		_ = p.c[last]
+	} else if _ = p.c[last]; len(p.start.Data) > 0 && &p.start.Data[0] == &p.c[0] {
+		p.start, p.acc = Mat{}, true
 	}
 	p.tiles = &g.fp32
 	if bf16 {
@@ -142,8 +144,7 @@ func (g *gemm) mul(p product, bf16 bool) {
 	p.cut()
 	if p.half != nil && p.apart(g.packedWords) {
 		half, ldc := p.half, p.ldc
-		p.c, p.ldc, p.half, p.acc = scratch(&g.cBuf, p.m*p.n), p.n, nil, p.bias != nil
-		p.fill(p.c, p.m, 0, p.n)
+		p.c, p.ldc, p.half = scratch(&g.cBuf, p.m*p.n), p.n, nil
 		g.multiply(p)
 		for r := range p.m {
 			narrow(g.vec, half[r*ldc:][:p.n], p.c[r*p.n:])
@@ -155,14 +156,14 @@ func (g *gemm) mul(p product, bf16 bool) {
 
 // multiply computes a product that has been cut.
 func (g *gemm) multiply(p product) {
-	if p.k == 0 {
-		for i := 0; i < p.m && !p.acc; i++ {
-			clear(p.c[i*p.ldc:][:p.n])
-		}
-		return
-	}
 	g.product = p
 	switch {
+	case g.k == 0:
+		if !g.begin(g.c, g.ldc, 0, 0, g.m, g.n) {
+			for i := range g.m {
+				clear(g.c[i*g.ldc:][:g.n])
+			}
+		}
 	case g.isVector():
 		g.mulVector()
 	case g.few:
@@ -219,15 +220,21 @@ func (p *product) parts(words int, half bool) (cols, blocks int) {
 	return cols, max(1, words/(cols*p.block))
 }
 
-// fill puts the columns from..from+cols of the bias into rows that are not yet rounded, where
-// there is a bias.
-func (p *product) fill(c []float32, rows, from, cols int) {
-	if p.bias == nil {
-		return
+// begin puts into c what the sums of the elements from a row and a column of C on begin with, and says whether they
+// begin with what c then holds; they begin with zero otherwise.
+func (g *gemm) begin(c []float32, ldc, row, col, rows, cols int) bool {
+	if g.start.Data == nil && g.start.Half == nil {
+		return g.acc
 	}
 	for r := range rows {
-		copy(c[r*cols:][:cols], p.bias[from:])
+		to, at := c[r*ldc:][:cols], (row+r)*g.start.LD+col
+		if g.start.Half != nil {
+			widen(g.vec, to, g.start.Half[at:])
+		} else {
+			copy(to, g.start.Data[at:][:cols])
+		}
 	}
+	return true
 }
 
 // run runs items on the pool, or where that is not worth it on the caller's thread alone.
@@ -324,13 +331,13 @@ func (g *gemm) tile(item, worker int) {
 	rows := min(i1*g.mr, g.m) - row
 	first := j0 * g.nr
 	width := min(j1*g.nr, g.cols) - first
-	c, ldc, acc := g.c, g.ldc, g.acc
+	c, ldc := g.c, g.ldc
 	if g.half != nil {
-		c, ldc, acc = scratch(&g.tileBuf[worker], rows*width), width, g.bias != nil
-		g.fill(c, rows, g.jc+first, width)
+		c, ldc = scratch(&g.tileBuf[worker], rows*width), width
 	} else {
 		c = c[row*ldc+g.jc+first:]
 	}
+	acc := g.q0 > 0 || g.begin(c, ldc, row, g.jc+first, rows, width)
 	blockWords := g.tileRows * g.mr * g.block
 	blocks := max(1, g.tileWords/blockWords)
 	a := scratch(&g.workBuf[worker], min(blocks, g.q1-g.q0)*blockWords)
@@ -380,10 +387,12 @@ func (p *product) aBlock(q int) []float32 { return p.aPacked[q*p.block*p.aPanels
 func (g *gemm) strip(j, worker int) {
 	b := scratch(&g.workBuf[worker], g.block*g.nr)
 	col := j * g.nr
+	cols := min(g.nr, g.n-col)
+	acc := g.begin(g.c[col:], g.ldc, 0, col, g.m, cols)
 	for q := range g.blocks {
 		_, count := g.lanesOf(q)
 		g.packB(b, q, j, j+1, worker)
-		g.tiles.mul(g.c[col:], g.ldc, g.aBlock(q), count*g.mr, b, 0, count, g.m, min(g.nr, g.n-col), q > 0 || g.acc)
+		g.tiles.mul(g.c[col:], g.ldc, g.aBlock(q), count*g.mr, b, 0, count, g.m, cols, q > 0 || acc)
 	}
 }
 

@@ -275,6 +275,73 @@ func TestGemmBeyondPackedParts(t *testing.T) {
 	})
 }
 
+// A product that begins with a matrix, of either type, apart or where the result goes, gives the bits of Mul on a result that holds it,
+// rounded where the result is bf16: one row, few and many, B in one part or in many, and without a sum.
+func TestGemmFrom(t *testing.T) {
+	forISAs(t, func(t *testing.T, isa ISA) {
+		for _, words := range []int{packedWords, 700} {
+			k := newTestKernels(t, isa, 2)
+			k.gemm.packedWords = words
+			for _, s := range [][3]int{{1, 40, 33}, {1, 21, 801}, {5, 37, 500}, {70, 45, 300}, {131, 1100, 430}, {1, 4, 0}, {150, 7, 0}} {
+				m, n, kk := s[0], s[1], s[2]
+				if testing.Short() && m*n*kk > 1<<24 {
+					continue
+				}
+				a, b := operand(1, m, max(1, kk), false), operand(2, max(1, kk), n, true)
+				starts := map[string]Mat{"apart": {Data: normals(3, m*(n+2)), LD: n + 2}, "in place": {Data: normals(3, m*(n+1)), LD: n + 1}}
+				for name, start := range starts {
+					start.Half, start.Data = halves(k, start.Data) // so that both types hold the same numbers
+					for _, bf16 := range []bool{false, true} {
+						want := make([]float32, m*n)
+						for r := range m {
+							copy(want[r*n:][:n], start.Data[r*start.LD:])
+						}
+						k.Mul(want, n, a, b, m, n, kk, bf16, true)
+						for form := range 4 {
+							full, from := form&1 != 0, start
+							if form&2 != 0 {
+								from.Half = nil
+							} else {
+								from.Data = nil
+							}
+							c := floats{full: slices.Repeat([]float32{poison}, m*(n+1))}
+							if !full {
+								c = floats{half: slices.Repeat([]uint16{0x7fc1}, m*(n+1))}
+							}
+							if name == "in place" {
+								if full != (from.Half == nil) {
+									continue // another type has no place there
+								}
+								c = floats{full: slices.Clone(from.Data), half: slices.Clone(from.Half)}
+								from.Data, from.Half = c.full, c.half
+							}
+							before := floats{full: slices.Clone(c.full), half: slices.Clone(c.half)}
+							k.mulFrom(c, n+1, from, a, b, m, n, kk, bf16)
+							for i := range m * (n + 1) {
+								r, j := i/(n+1), i%(n+1)
+								var ok bool
+								switch {
+								case full && j < n:
+									ok = c.full[i] == want[r*n+j]
+								case full:
+									ok = c.full[i] == before.full[i]
+								case j < n:
+									ok = c.half[i] == uint16(math.Float32bits(roundBF16(want[r*n+j]))>>16)
+								default:
+									ok = c.half[i] == before.half[i]
+								}
+								if !ok {
+									t.Fatalf("%v, bf16=%v, start %s, form %d: element %d of row %d is wrong", s, bf16, name, form, j, r)
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 func testRankOne(t *testing.T, k *Kernels, m, n, kk int) {
 	a, b := make([]float32, m*kk), make([]float32, n*kk)
 	for i := range a {

@@ -27,6 +27,7 @@ func (g *gemm) vectorItem(item, _ int) {
 	from := item * g.itemStrips * vectorStrip
 	to := min(from+g.itemStrips*vectorStrip, g.n)
 	_, _ = g.c[to-1], g.b.Data[(to-1)*g.b.LD+g.k-1]
+	acc := g.begin(g.c[from:], g.ldc, 0, from, 1, to-from)
 	for col := from; col < to; col += vectorStrip {
 		for q := range g.blocks {
 			first, count := g.lanesOf(q)
@@ -35,7 +36,7 @@ func (g *gemm) vectorItem(item, _ int) {
 				k: int64(min(count, g.k-first)), cols: int64(min(vectorStrip, to-col)),
 				mr: int64(g.mr), ldb: int64(g.b.LD),
 			}
-			if q > 0 || g.acc {
+			if q > 0 || acc {
 				v.acc = 1
 			}
 			runGemv(g.round, &v)

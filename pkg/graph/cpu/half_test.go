@@ -72,7 +72,7 @@ func TestProductsOfHalves(t *testing.T) {
 					for i := range got {
 						got[i] = guard
 					}
-					k.MulHalf(got, n+1, aHalf, bHalf, bias, m, n, kk)
+					k.mulFrom(floats{half: got}, n+1, Mat{Data: bias}, aHalf, bHalf, m, n, kk, true)
 					for i := range m {
 						for j := range n {
 							if w := uint16(math.Float32bits(roundBF16(want[i*n+j])) >> 16); got[i*(n+1)+j] != w {
@@ -87,12 +87,12 @@ func TestProductsOfHalves(t *testing.T) {
 			}
 			x, w, y := make([]uint16, 1200), normals(1, 1200), make([]uint16, 1600)
 			if allocs := testing.AllocsPerRun(3, func() {
-				k.MulHalf(y, 40, Mat{Half: x, LD: 30}, Mat{Data: w, LD: 30, Trans: true}, nil, 40, 40, 30)
+				k.mulFrom(floats{half: y}, 40, Mat{}, Mat{Half: x, LD: 30}, Mat{Data: w, LD: 30, Trans: true}, 40, 40, 30, true)
 			}); allocs != 0 {
 				t.Fatalf("%v allocations, want none", allocs)
 			}
 			for _, m := range []int{2, 40} { // an empty sum leaves the bias
-				k.MulHalf(y, 2, Mat{LD: 1}, Mat{LD: 2}, []float32{1, 2}, m, 2, 0)
+				k.mulFrom(floats{half: y}, 2, Mat{Data: []float32{1, 2}}, Mat{LD: 1}, Mat{LD: 2}, m, 2, 0, true)
 				if y[2*m-2] != 0x3f80 || y[2*m-1] != 0x4000 || y[2*m] == 0x3f80 {
 					t.Fatalf("%d rows without a sum: %#x", m, y[2*m-2:2*m+1])
 				}

@@ -100,8 +100,8 @@ func (d *Device) rmsNormGrad(spec graph.RMSNormGrad, desc graph.Desc) graph.Kern
 	n, dim := desc.Shape[0], desc.Shape[1]
 	blocks := ceilDiv(n, normBlock)
 	d.reserve(blocks * dim)
-	d.reservePlaces(3 * dim)
-	var x, dy, dx floats
+	d.reservePlaces(5 * dim)
+	var x, dy, dx, addend floats
 	var w, rstd, dw, partial []float32
 	rows := newSpread(d.k.pool, func(lo, hi, worker int) {
 		sum := partial[lo/normBlock*dim:][:dim]
@@ -109,7 +109,13 @@ func (d *Device) rmsNormGrad(spec graph.RMSNormGrad, desc graph.Desc) graph.Kern
 		for r := lo; r < hi; r++ {
 			p, from, to := d.places(worker), r*dim, (r+1)*dim
 			grad := p.result(dx, from, to)
-			d.k.RMSNormGradRow(grad, sum, p.operand(x, from, to), w, p.operand(dy, from, to), rstd[r])
+			if spec.Sum {
+				alone := p.take(dim) // dx may lie over what is added to it
+				d.k.RMSNormGradRow(alone, sum, p.operand(x, from, to), w, p.operand(dy, from, to), rstd[r])
+				d.k.Add(grad, alone, p.operand(addend, from, to))
+			} else {
+				d.k.RMSNormGradRow(grad, sum, p.operand(x, from, to), w, p.operand(dy, from, to), rstd[r])
+			}
 			d.settle(dx, from, grad)
 		}
 	})
@@ -123,6 +129,9 @@ func (d *Device) rmsNormGrad(spec graph.RMSNormGrad, desc graph.Desc) graph.Kern
 	})
 	return func(in, out []graph.Buffer) error {
 		x, w, rstd, dy, dx, dw = floatsOf(in[0]), in[1].F32(), in[2].F32(), floatsOf(in[3]), floatsOf(out[0]), out[1].F32()
+		if spec.Sum {
+			addend = floatsOf(in[4])
+		}
 		partial = d.k.shared(blocks * dim)
 		rows.run(n, normBlock)
 		join.run(dim, max(64, pieceElems/max(1, blocks)))

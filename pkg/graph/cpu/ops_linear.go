@@ -6,22 +6,16 @@ func (d *Device) linear(s graph.Linear, x, w, y graph.Desc) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
 	d.k.gemm.reserve(x.Shape[0], w.Shape[0], w.Shape[1], bf16, y.Dtype == graph.BF16)
 	return func(in, out []graph.Buffer) error {
-		x, w, y := in[0], in[1], floatsOf(out[0])
+		x, w := in[0], in[1]
 		n, dim, outDim := x.Shape[0], x.Shape[1], w.Shape[0]
-		var bias []float32
-		if s.Bias {
-			bias = in[2].F32()
+		var start Mat
+		switch {
+		case s.Bias:
+			start = Mat{Data: in[2].F32()}
+		case s.Sum:
+			start = mat(in[2], false)
 		}
-		if y.half != nil {
-			d.k.MulHalf(y.half, outDim, mat(x, false), mat(w, true), bias, n, outDim, dim)
-			return nil
-		}
-		if s.Bias {
-			for r := range n {
-				copy(y.full[r*outDim:], bias)
-			}
-		}
-		d.k.Mul(y.full, outDim, mat(x, false), mat(w, true), n, outDim, dim, bf16, s.Bias)
+		d.k.mulFrom(floatsOf(out[0]), outDim, start, mat(x, false), mat(w, true), n, outDim, dim, bf16)
 		return nil
 	}
 }
@@ -30,13 +24,13 @@ func (d *Device) linearDX(s graph.LinearDX, dy, w, dx graph.Desc) graph.Kernel {
 	bf16 := s.Precision == graph.BF16Operands
 	d.k.gemm.reserve(dy.Shape[0], w.Shape[1], w.Shape[0], bf16, dx.Dtype == graph.BF16)
 	return func(in, out []graph.Buffer) error {
-		dy, w, dx := in[0], in[1], floatsOf(out[0])
+		dy, w := in[0], in[1]
 		n, outDim, dim := dy.Shape[0], dy.Shape[1], w.Shape[1]
-		if dx.half != nil {
-			d.k.MulHalf(dx.half, dim, mat(dy, false), mat(w, false), nil, n, dim, outDim)
-			return nil
+		var start Mat
+		if s.Sum {
+			start = mat(in[2], false)
 		}
-		d.k.Mul(dx.full, dim, mat(dy, false), mat(w, false), n, dim, outDim, bf16, false)
+		d.k.mulFrom(floatsOf(out[0]), dim, start, mat(dy, false), mat(w, false), n, dim, outDim, bf16)
 		return nil
 	}
 }

@@ -92,11 +92,7 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, x, head graph.
 			labels, dnll, nll = in[2].I32()[first:first+m], in[3].F32()[first:first+m], out[2].F32()[first:first+m]
 			d.k.Mul(logits, vocab, xs.from(first), wT, m, vocab, dim, bf16, false)
 			rows.rows(m, vocab)
-			if dx.half != nil {
-				d.k.MulHalf(dx.half[first*dim:], dim, z, w, nil, m, dim, vocab)
-			} else {
-				d.k.Mul(dx.full[first*dim:], dim, z, w, m, dim, vocab, bf16, false)
-			}
+			d.k.mulFrom(dx.from(first*dim), dim, Mat{}, z, w, m, dim, vocab, bf16)
 			d.k.Mul(out[1].F32(), dim, Mat{Data: logits, LD: vocab, Trans: true}, xs.from(first), vocab, dim, m, bf16, s.AccHead || first > 0)
 		}
 		return nil

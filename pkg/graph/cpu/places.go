@@ -50,8 +50,13 @@ func (p *places) result(x floats, lo, hi int) []float32 {
 	if x.half == nil {
 		return x.full[lo:hi]
 	}
-	place := p.free[:hi-lo]
-	p.free = p.free[hi-lo:]
+	return p.take(hi - lo)
+}
+
+// take returns a place for n numbers.
+func (p *places) take(n int) []float32 {
+	place := p.free[:n]
+	p.free = p.free[n:]
 	return place
 }
 

@@ -2,6 +2,7 @@ package graphtest
 
 import (
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"unsafe"
@@ -169,6 +170,28 @@ func TestDifferentDevicesAreFound(t *testing.T) {
 				t.Errorf("%v: one bit in element 0 goes unnoticed", c)
 			}
 		}
+	}
+}
+
+// careless is package naive, whose products read rows again after they have written to them, in the belief that results may lie anywhere.
+type careless struct{ naive.Device[float32] }
+
+func (careless) Overwrites(graph.Spec, int) bool { return true }
+
+func TestLostOperandsAreFound(t *testing.T) {
+	s := source{rand.New(rand.NewPCG(1, 1))}
+	c := &testCase{spec: graph.LinearDX{Sum: true}, in: []tensor{s.normal(1, 5, 5), s.normal(1, 5, 5), s.normal(1, 5, 5)},
+		tolerance: sums, magnitude: absolute}
+	c.prepare(s)
+	if ways := c.overs(careless{}); len(ways) != 3 {
+		t.Errorf("a result in the place of one of three operands: %v", ways)
+	}
+	err := c.check(careless{}, true)
+	if err == nil || !strings.Contains(err.Error(), "in the places of operands [0]") {
+		t.Errorf("a product over what it multiplies: %v", err)
+	}
+	if c.same([]graph.Device{careless{}, careless{}}) == nil {
+		t.Error("the same on two devices goes unnoticed")
 	}
 }
 

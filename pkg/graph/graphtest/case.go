@@ -136,8 +136,9 @@ func (c *testCase) kernel(dev graph.Device) (graph.Kernel, error) {
 	return dev.Kernel(c.spec, descs(c.in), c.outputs())
 }
 
-// run executes the kernel on fresh memory and returns the results.
-func (c *testCase) run(dev graph.Device, k graph.Kernel) ([]tensor, error) {
+// run executes the kernel on fresh memory and returns the results. Outputs lie where the operands do that over names, those for which it
+// has -1, or nothing, in memory of their own.
+func (c *testCase) run(dev graph.Device, k graph.Kernel, over ...int) ([]tensor, error) {
 	var all []*placed
 	defer func() {
 		for _, p := range all {
@@ -162,6 +163,10 @@ func (c *testCase) run(dev graph.Device, k graph.Kernel) ([]tensor, error) {
 	for o, x := range c.initial {
 		if t := target(c.spec); o == 0 && t >= 0 {
 			out = append(out, in[t])
+			continue
+		}
+		if o < len(over) && over[o] >= 0 {
+			out = append(out, in[over[o]])
 			continue
 		}
 		p, err := put(fmt.Sprintf("output %d", o), x)
@@ -192,7 +197,7 @@ func (c *testCase) run(dev graph.Device, k graph.Kernel) ([]tensor, error) {
 		switch {
 		case slices.Contains(c.writes, i):
 			results = append(results, x)
-		case i == target(c.spec):
+		case i == target(c.spec), slices.Contains(over, i):
 		default:
 			if e := differ(x, c.in[i]); e >= 0 {
 				return nil, fmt.Errorf("operand %d %v: the kernel changed element %d from %v to %v", i, x.desc(), e, c.in[i].at(e), x.at(e))
@@ -308,6 +313,45 @@ func near(got, want, limit float64) bool {
 	}
 }
 
+// overs returns the arguments of run for every way in which outputs may lie where operands do.
+func (c *testCase) overs(dev graph.Device) [][]int {
+	d, ok := dev.(graph.Overwriter)
+	if !ok || target(c.spec) >= 0 {
+		return nil
+	}
+	ways := [][]int{nil}
+	for o, out := range c.outputs() {
+		var next [][]int
+		for _, way := range ways {
+			next = append(next, append(slices.Clone(way), -1))
+			for u, x := range c.in {
+				if !slices.Contains(way, u) && !slices.Contains(c.adds, o) && x.desc().Equal(out) && d.Overwrites(c.spec, u) {
+					next = append(next, append(slices.Clone(way), u))
+				}
+			}
+		}
+		ways = next
+	}
+	return ways[1:]
+}
+
+// overwrites demands the results that outputs in memory of their own have, which are given, of those that lie where operands do.
+func (c *testCase) overwrites(dev graph.Device, k graph.Kernel, apart []tensor) error {
+	for _, over := range c.overs(dev) {
+		got, err := c.run(dev, k, over...)
+		if err != nil {
+			return fmt.Errorf("results in the places of operands %v: %w", over, err)
+		}
+		for r := range got {
+			if e := differ(got[r], apart[r]); e >= 0 {
+				return fmt.Errorf("result %d %v: element %d is %v, with results in the places of operands %v (-1: in none) %v",
+					r, got[r].desc(), e, apart[r].at(e), over, got[r].at(e))
+			}
+		}
+	}
+	return nil
+}
+
 // check runs one case on a device and returns what is wrong with it. together allows a row's result to depend on the rows beside it.
 func (c *testCase) check(dev graph.Device, together bool) error {
 	k, err := c.kernel(dev)
@@ -329,6 +373,9 @@ func (c *testCase) check(dev graph.Device, together bool) error {
 		if e := differ(got[r], again[r]); e >= 0 {
 			return fmt.Errorf("result %d %v: element %d is %v in the first run and %v in the second", r, got[r].desc(), e, got[r].at(e), again[r].at(e))
 		}
+	}
+	if err := c.overwrites(dev, k, got); err != nil {
+		return err
 	}
 	if together {
 		return nil

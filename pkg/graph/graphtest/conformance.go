@@ -155,6 +155,9 @@ func (c *testCase) same(devs []graph.Device) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", dev.Name(), err)
 		}
+		if err := c.overwrites(dev, k, got); err != nil {
+			return fmt.Errorf("%s: %w", dev.Name(), err)
+		}
 		if d == 0 {
 			first = got
 			continue
