@@ -25,7 +25,7 @@ if TINY:
     SMALL |= {"model.layers": 1, "model.dim": 128, "model.heads": 2, "model.kv_heads": 1, "model.ffn": 96, "model.max_seq": 64, "trainer.seq": 64,
               "trainer.micro_batch": 2}
 WORKS = ["meap-nano/64x2/bf16"] if TINY else ["meap-0.1b/4096x16/bf16", "meap-0.3b/4096x8/bf16", "meap-1b/4096x8/bf16"]
-PARTS = ["machine", "conformance", "sanitizer", "training", "resume", "generation", "peak", "speed", "profile"]
+PARTS = ["machine", "conformance", "sanitizer", "training", "resume", "generation", "peak", "attention", "speed", "profile"]
 
 
 class Check:
@@ -72,9 +72,12 @@ class Check:
 
     # The parts.
 
-    def machine(self):
+    def doctor(self):
         code, out, _ = self.run("doctor", self.meap, "doctor", "--json")
-        doctor = json.loads(out) if code == 0 else {}
+        return json.loads(out) if code == 0 else {}
+
+    def machine(self):
+        doctor = self.doctor()
         gpus = doctor.get("cuda", {}).get("gpus", [])
         _, smi, _ = self.run("nvidia-smi", "nvidia-smi") if shutil.which("nvidia-smi") else (0, "", 0)
         problem = doctor.get("cuda", {}).get("problem", "")
@@ -174,6 +177,20 @@ class Check:
             return {"ok": None, "why": "PyTorch did not measure it: " + " ".join(self.tail("peak", 3))}
         return {"ok": True} | json.loads(out.splitlines()[-1])
 
+    def attention(self):
+        """The attention kernels for Hopper, which no other GPU runs, right and timed beside PyTorch's."""
+        gpus = self.doctor().get("cuda", {}).get("gpus", [])
+        found = ", ".join(g["compute_capability"] for g in gpus[:1]) or "no GPU"
+        if found != "9.0":
+            return {"ok": None, "why": f"they are for compute capability 9.0, and here is {found}"}
+        code, _, _ = self.run("attention-torch", self.a.python, "-c", "import torch; torch.zeros(1, device='cuda')")
+        if code:
+            return {"ok": None, "why": "PyTorch with CUDA is missing: " + " ".join(self.tail("attention-torch", 3))}
+        sizes = ("--rows", 1, "--seq", 512, "--heads", 4, "--times", 2) if TINY else ()
+        code, out, _ = self.run("attention", self.a.python, HERE / "peer/attention.py", "--ptx", HERE / "tests/csrc/hopper.ptx", *sizes, timeout=600)
+        return {"ok": code == 0, "why": "" if code == 0 else "; ".join(filter(None, self.tail("attention", 3))),
+                "text": out}
+
     def speed(self):
         lines = self.out / "speed.jsonl"
         kept = [l for l in lines.read_text().splitlines() if json.loads(l)["work"] not in self.a.works] if self.a.only and lines.exists() else []
@@ -238,6 +255,8 @@ class Check:
             if name == "peak" and "tflops" in x:
                 about = f"{x['tflops']:.1f} TFLOP/s, bf16 products of {x['size']}"
             text.append(f"| {name} | {word(x['ok'])} | {' '.join(str(about).split())[:300]} |")
+        if out := r.get("attention", {}).get("text"):
+            text += ["", "## Attention on Hopper", "", "```", out.rstrip(), "```"]
         if "table" in r.get("speed", {}):
             text += ["", "## Speed and memory", "", f"Best of {self.a.rounds}; speed: meap's over the faster of PyTorch's; memory: meap's peak over the smaller of PyTorch's; "
                      "share: of the matrix peak measured above.", "", "| work | system | tokens/s | TFLOP/s | peak GiB | speed | memory | share |",
