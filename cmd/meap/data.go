@@ -181,13 +181,13 @@ func inspectShards(c *cobra.Command, o *options, files []string, tokenizerPath s
 	if tokenizerPath != "" {
 		var err error
 		if tok, err = tokenizer.Load(tokenizerPath); err != nil {
-			return fmt.Errorf("--tokenizer: %w", err)
+			return usagef("--tokenizer: %v", err)
 		}
 	}
 	for _, file := range files {
 		shard, err := dataset.InspectShard(file, tok, tokens)
 		if err != nil {
-			return err
+			return config.Misnamed(file, err)
 		}
 		if err := show(c, o, shard); err != nil {
 			return err

@@ -36,6 +36,9 @@ with interpolated Kneser-Ney smoothing, is measured on the same tokens and print
 			if len(models) > 1 {
 				return usagef("--model is given %d times: perplexity is measured of one model at a time", len(models))
 			}
+			if longest := models[0].Config.MaxSeq; seq < 0 || seq > longest {
+				return usagef("--seq %d: the model takes 1 to %d tokens (0: so many)", seq, longest)
+			}
 			run := runs[0]
 			m, err := f.open(o, models[0])
 			if err != nil {

@@ -41,8 +41,8 @@ func (f *needleFlags) plant(c *cobra.Command, name string, run *config.Config) e
 	if unset("samples") {
 		f.cfg.Samples = plantedSamples
 	}
-	if f.cfg.Samples < 1 {
-		return usagef("--samples %d: at least 1", f.cfg.Samples)
+	if f.cfg.Samples < 1 || f.cfg.Samples > eval.MaxSamples {
+		return usagef("--samples %d: from 1 to %d", f.cfg.Samples, eval.MaxSamples)
 	}
 	prompts := f.cfg.Samples * len(f.cfg.Depths) * max(1, len(f.cfg.Lengths))
 	// After a training document's last answer come the end of its line and of the document: an answer nearer to the end of the row

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +20,8 @@ func newGenerate(o *options) *cobra.Command {
 		Use:   "generate",
 		Short: "Continue a prompt",
 		Long: `Continue a prompt, token by token, until the model ends its text, --max-new tokens are there, or the
-context is full. The same seed gives the same text.`,
+context is full. The same seed gives the same text. A text ends with any of the ids that eos_token_id names in
+generation_config.json or, where that names none, in config.json, and with the tokenizer's own.`,
 		Example: `  meap generate --model runs/quickstart --prompt 'func main() {'
   meap generate --model runs/quickstart --prompt 'package net' --temperature 0
   echo 'package net' | meap generate --model runs/quickstart --prompt - --json`,
@@ -67,12 +69,9 @@ func generate(c *cobra.Command, o *options, m *setup.Trained, prompt string, noB
 		ids = append(ids, bos)
 	}
 	ids = tok.Encode([]byte(prompt), ids)
-	eos := tok.EOS()
-	if eos >= 0 {
-		s.Stop = []int32{eos}
-	}
+	s.Stop = m.Stop
 	for id := int32(0); int(id) < m.Params.Config().Vocab; id++ {
-		if id == tok.Mask() || id == tok.BOS() && id != eos || int(id) >= tok.VocabSize() {
+		if id == tok.Mask() || id == tok.BOS() && !slices.Contains(s.Stop, id) || int(id) >= tok.VocabSize() {
 			s.Never = append(s.Never, id)
 		}
 	}

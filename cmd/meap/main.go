@@ -14,14 +14,15 @@ import (
 	"syscall"
 
 	"meap/internal/config"
+	"meap/pkg/dataset"
 	"meap/pkg/trainer"
 )
 
 // Exit codes.
 const (
 	exitDone        = 0
-	exitFailed      = 1
-	exitMisused     = 2
+	exitFailed      = 1   // also because a file is damaged, or cannot be read or written
+	exitMisused     = 2   // what was typed or configured cannot be right: an unknown name, a wrong value, a path that leads nowhere
 	exitInterrupted = 130 // and a checkpoint was saved
 )
 
@@ -58,12 +59,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func exitCode(ctx context.Context, err error) int {
 	var holds *trainer.HoldsRunError
 	var changed *trainer.ResumeError
+	var data *dataset.ConfigError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, trainer.ErrInterrupted), ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, config.ErrUsage), errors.As(err, &holds), errors.As(err, &changed):
+	case errors.Is(err, config.ErrUsage), errors.As(err, &holds), errors.As(err, &changed), errors.As(err, &data):
 		return exitMisused
 	}
 	return exitFailed

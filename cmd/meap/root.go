@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os/signal"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"meap/internal/config"
 	"meap/pkg/graph/cpu"
@@ -54,7 +57,7 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
 		},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%v; see `%s --help`", err, c.CommandPath())
+		return usagef("%v; see `%s --help`", flagProblem(err), c.CommandPath())
 	})
 	flags := root.PersistentFlags()
 	flags.IntVar(&o.threads, "threads", 0, "worker threads; results do not depend on them (0: one per core)")
@@ -65,6 +68,24 @@ Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (training has saved a c
 	)
 	usageArgs(root)
 	return root
+}
+
+// flagProblem says in words what a flag takes that was given something else; other errors stay.
+func flagProblem(err error) error {
+	value := (*pflag.InvalidValueError)(nil)
+	if !errors.As(err, &value) {
+		return err
+	}
+	takes := map[string]string{
+		"int": "a whole number", "int64": "a whole number", "uint64": "a whole number that is not negative", "float64": "a number", "bool": "true or false",
+	}[value.GetFlag().Value.Type()]
+	switch {
+	case takes == "":
+		return err
+	case errors.Is(err, strconv.ErrRange):
+		takes += ", not one as large as this"
+	}
+	return fmt.Errorf("--%s %s: expected %s", value.GetFlag().Name, value.GetValue(), takes)
 }
 
 // endsWell annotates the commands that an interrupt asks to end well: they save what they have done, or remove what is half done. It

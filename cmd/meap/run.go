@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os/signal"
 	"syscall"
 
@@ -66,7 +68,12 @@ func (f *runFlags) refuse(cfg *config.Config, model transformer.Config) error {
 	if err := setup.CheckMemory(model, cfg.Trainer, plan); err != nil {
 		return err
 	}
-	return trainer.CheckResume(f.output, f.resume)
+	if err := trainer.CheckResume(f.output, f.resume); errors.Is(err, fs.ErrNotExist) {
+		return usagef("%v", err)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // train runs to the end and reports as the flags ask.

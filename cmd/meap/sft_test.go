@@ -111,7 +111,7 @@ func TestSFT(t *testing.T) {
 		{[]string{"--show", "-1"}, exitMisused, "--show"},
 		{[]string{"--model", ""}, exitMisused, "--model DIR"},
 		{[]string{"--model", filepath.Join(dir, "none")}, exitMisused, "none"},
-		{[]string{"--set", "data.sources=" + filepath.Join(dir, "none.jsonl")}, exitFailed, "none.jsonl"},
+		{[]string{"--set", "data.sources=" + filepath.Join(dir, "none.jsonl")}, exitMisused, "none.jsonl"},
 	} {
 		if code, _, stderr := meap(t, append(command("e"), c.more...)...); code != c.code || !strings.Contains(stderr, c.want) {
 			t.Errorf("%v: exit %d, want %d and %q in\n%s", c.more, code, c.code, c.want, stderr)

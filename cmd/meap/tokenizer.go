@@ -144,7 +144,11 @@ func loadTokenizer(path string) (tokenizer.Tokenizer, error) {
 	if path == "" {
 		return nil, usagef("--tokenizer is missing: name a tokenizer.json, a folder that holds one, or %s", tokenizer.Bytes)
 	}
-	return tokenizer.Load(path)
+	tok, err := tokenizer.Load(path)
+	if err != nil {
+		return nil, usagef("--tokenizer: %v", err)
+	}
+	return tok, nil
 }
 
 // saveTokenizer writes tok into dir, which need not exist, and tells its ids.

@@ -34,8 +34,8 @@ tokenizer.train_vocab in its configuration the vocabulary is learnt before the t
 			if output == "" {
 				return usagef("train needs --output DIR")
 			}
-			if options.VocabSize < tokenizer.MinVocabSize || options.MinFrequency < 1 {
-				return usagef("--vocab-size must be at least %d and --min-frequency at least 1", tokenizer.MinVocabSize)
+			if options.VocabSize < tokenizer.MinVocabSize || options.VocabSize > tokenizer.MaxVocabSize || options.MinFrequency < 1 {
+				return usagef("--vocab-size must be from %d to %d, and --min-frequency at least 1", tokenizer.MinVocabSize, tokenizer.MaxVocabSize)
 			}
 			conf, err := cfg.load(c)
 			if err != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"reflect"
@@ -36,6 +37,15 @@ func (e *Error) Unwrap() []error { return e.Problems }
 
 // Is makes an Error match ErrUsage.
 func (e *Error) Is(target error) bool { return target == ErrUsage }
+
+// Misnamed makes an error of reading a file that the user named an *Error where no file has that name, and leaves it as it is where the
+// file is there.
+func Misnamed(path string, err error) error {
+	if info, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) || missing == nil && info.IsDir() {
+		return &Error{Problems: []error{err}}
+	}
+	return err
+}
 
 // Options say where settings come from beside the defaults. Later fields win over earlier ones.
 type Options struct {

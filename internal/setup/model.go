@@ -4,12 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"meap/internal/config"
 	"meap/pkg/dataset/dialogue"
@@ -26,19 +25,17 @@ type ModelFolder struct {
 	Dir       string
 	Config    transformer.Config
 	Tokenizer tokenizer.Tokenizer
+	Stop      []int32 // ids that end a text: those that the folder states (transformer.LoadSpecialTokens), and the tokenizer's
 }
 
 // FindModel reads what a model folder, or the newest checkpoint of a run's output folder, says about its model. ropeScaling, such as
 // yarn:4, scales positions for longer contexts; "" takes what the folder says.
 func FindModel(path, ropeScaling string) (*ModelFolder, error) {
-	dir, err := trainer.ModelDir(path)
+	dir, err := modelDir("--model "+path, path)
 	if err != nil {
 		return nil, err
 	}
 	c, err := transformer.LoadConfig(dir)
-	if errors.Is(err, fs.ErrNotExist) && dir == path {
-		return nil, fmt.Errorf("%w; name a model folder, or the output folder of a run that has saved a checkpoint", err)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -51,17 +48,25 @@ func FindModel(path, ropeScaling string) (*ModelFolder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ModelFolder{Name: path, Dir: dir, Config: c, Tokenizer: tok}, nil
+	ends, err := transformer.LoadSpecialTokens(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := &ModelFolder{Name: path, Dir: dir, Config: c, Tokenizer: tok, Stop: ends.EOS}
+	if eos := tok.EOS(); eos >= 0 && !slices.Contains(f.Stop, eos) {
+		f.Stop = append(f.Stop, eos)
+	}
+	return f, nil
 }
 
-// Fingerprint identifies the model's weights, tokenizer and positions by their content.
+// Fingerprint identifies the model's weights, tokenizer, positions and what ends its texts by their content.
 func (f *ModelFolder) Fingerprint() (string, error) {
 	files, err := filepath.Glob(filepath.Join(f.Dir, "*.safetensors"))
 	if err != nil {
 		return "", err
 	}
 	h := sha256.New()
-	fmt.Fprintln(h, f.Config, f.Tokenizer.Fingerprint())
+	fmt.Fprintln(h, f.Config, f.Tokenizer.Fingerprint(), f.Stop)
 	for _, name := range files {
 		if filepath.Base(name) == "trainer.safetensors" {
 			continue // the optimiser's state
@@ -169,13 +174,10 @@ type LanguageModel struct {
 // where that doesn't take too much memory. An answer ends where the model ends a text, or with one of the ids in stop. Close it when
 // done.
 func (m *Trained) LanguageModel(batch, tokens int, stop ...int32) (*LanguageModel, error) {
-	ends, err := transformer.LoadSpecialTokens(m.Dir)
-	if err != nil {
-		return nil, err
-	}
-	l := &LanguageModel{maxSeq: m.Config.MaxSeq, stop: append(append(stop, ends.EOS...), m.Tokenizer.EOS())}
+	l := &LanguageModel{maxSeq: m.Config.MaxSeq, stop: append(stop, m.Stop...)}
 	tokens = min(tokens, m.Config.MaxSeq)
 	batch = min(batch, max(1, int(cacheBytes/m.Config.CacheBytes(tokens))))
+	var err error
 	l.generator, err = transformer.NewGenerator(m.Params, transformer.GeneratorOptions{Batch: batch, Context: tokens})
 	return l, err
 }
@@ -230,7 +232,8 @@ func RunConfig(path string) (c *config.Config, found bool, err error) {
 	}
 	cfg := config.Default()
 	if err := config.Load(&cfg, config.Options{File: file, Env: []string{}}); err != nil {
-		return nil, true, fmt.Errorf("read the configuration of the run: %w", err)
+		// No *config.Error: nobody has written that file for this command.
+		return nil, true, fmt.Errorf("read the configuration of the run: %v", err)
 	}
 	return &cfg, true, nil
 }

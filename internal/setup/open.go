@@ -2,7 +2,9 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -25,13 +27,9 @@ type Opened struct {
 func Open(ctx context.Context, c *config.Config, progress func(tokenizer.TrainProgress)) (*Opened, error) {
 	o := &Opened{Config: c, Base: c}
 	if c.Model.Path != "" {
-		dir, err := trainer.ModelDir(c.Model.Path)
+		dir, err := modelDir(fmt.Sprintf("model.path = %q", c.Model.Path), c.Model.Path)
 		if err != nil {
-			return nil, fmt.Errorf("model.path: %w", err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {
-			return nil, &config.Error{Problems: []error{fmt.Errorf("model.path = %q is no model folder: %w; name one that holds a model, or the output folder of a run that has "+
-				"saved a checkpoint", c.Model.Path, err)}}
+			return nil, err
 		}
 		base := *c
 		base.Model.Path, o.Base = dir, &base
@@ -44,10 +42,30 @@ func Open(ctx context.Context, c *config.Config, progress func(tokenizer.TrainPr
 		o.Tokenizer, err = Vocabulary(ctx, c, tokenizer.TrainOptions{VocabSize: c.Tokenizer.TrainVocab, Progress: progress})
 		return o, err
 	}
-	if o.Tokenizer, err = tokenizer.Load(path); err != nil {
-		return nil, &config.Error{Problems: []error{err}}
+	if o.Tokenizer, err = tokenizer.Load(path); err != nil && c.Tokenizer.Path == "" {
+		return nil, fmt.Errorf("model.path: %w", err)
+	} else if err != nil {
+		return nil, &config.Error{Problems: []error{fmt.Errorf("tokenizer.path: %w", err)}}
 	}
 	return o, nil
+}
+
+// modelDir returns the model folder that a path means, see trainer.ModelDir. It is misuse to name one where there is no model; setting is
+// the path as it was given, with its key or flag.
+func modelDir(setting, path string) (string, error) {
+	dir, err := trainer.ModelDir(path)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", setting, err)
+		if info, statErr := os.Stat(path); statErr == nil && !info.IsDir() {
+			err = &config.Error{Problems: []error{err}}
+		}
+		return "", err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "config.json")); errors.Is(err, fs.ErrNotExist) && dir == path {
+		return "", &config.Error{Problems: []error{fmt.Errorf("%s is no model folder: %w; name one that holds a model, or the output folder of a run that has saved a checkpoint",
+			setting, err)}}
+	}
+	return dir, nil
 }
 
 // Vocabulary learns a vocabulary from the training text, or reads what was learnt from it before.

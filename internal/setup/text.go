@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"meap/internal/config"
 	"meap/pkg/dataset"
 	"meap/pkg/eval"
 	"meap/pkg/tokenizer"
@@ -60,7 +61,7 @@ func Files(paths []string, tok tokenizer.Tokenizer) (eval.Stream, error) {
 	for _, path := range paths {
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("--text: %w", err)
+			return nil, config.Misnamed(path, fmt.Errorf("--text: %w; name a text file", err))
 		}
 		t.Size += int64(len(raw))
 		if bos := dataset.DocumentBOS(tok); bos >= 0 {

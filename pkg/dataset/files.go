@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -30,7 +29,7 @@ func ListFiles(key string, sources, endings []string) ([]string, error) {
 	for _, source := range sources {
 		found, err := expandSource(source, nil)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", key, source, err)
+			return nil, sourceError(key, source, err)
 		}
 		usable := 0
 		for _, f := range found {
@@ -44,7 +43,7 @@ func ListFiles(key string, sources, endings []string) ([]string, error) {
 			}
 		}
 		if usable == 0 {
-			return nil, fmt.Errorf("%s: %q matches no file that ends in %s; check its spelling, or remove it", key, source, strings.Join(endings, ", "))
+			return nil, configErrorf("%s: %q matches no file that ends in %s; check its spelling, or remove it", key, source, strings.Join(endings, ", "))
 		}
 	}
 	return paths, nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"unicode/utf8"
@@ -62,7 +61,7 @@ type sourceList struct {
 func listSplits(c Config, stdin *sourceFile) (sourceList, error) {
 	var l sourceList
 	if len(c.Sources) == 0 {
-		return l, errors.New("data.sources = []: name at least one file, folder or pattern that holds text")
+		return l, configErrorf("data.sources = []: name at least one file, folder or pattern that holds text")
 	}
 	var err error
 	if l.Train, l.TrainSkipped, err = listSources("data.sources", c.Sources, c.MaxFileBytes, stdin); err != nil {
@@ -78,7 +77,7 @@ func listSplits(c Config, stdin *sourceFile) (sourceList, error) {
 		}
 		l.Train = without(l.Train, held)
 		if len(l.Train) == 0 {
-			return l, errors.New("data.validation holds out every file of data.sources; name other files in one of them")
+			return l, configErrorf("data.validation holds out every file of data.sources; name other files in one of them")
 		}
 		return l, nil
 	}

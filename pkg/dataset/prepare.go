@@ -82,7 +82,7 @@ func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) 
 			"name one as eos_token in its tokenizer_config.json, or let `meap tokenizer add-mask --eos '<|endoftext|>'` write a tokenizer that has one"))
 	}
 	if err := errors.Join(problems...); err != nil {
-		return nil, err
+		return nil, &ConfigError{err}
 	}
 	stdin, remove, err := spool(ctx, c, o.Stdin)
 	if err != nil {

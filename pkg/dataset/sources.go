@@ -81,7 +81,7 @@ func listSources(key string, sources []string, maxBytes int64, stdin *sourceFile
 	for _, source := range sources {
 		found, err := expandSource(source, stdin)
 		if err != nil {
-			return nil, skipped, fmt.Errorf("%s: %q: %w", key, source, err)
+			return nil, skipped, sourceError(key, source, err)
 		}
 		var here Skipped
 		usable := 0
@@ -101,7 +101,7 @@ func listSources(key string, sources []string, maxBytes int64, stdin *sourceFile
 			}
 			if reason != "" {
 				if f.Named {
-					return nil, skipped, fmt.Errorf("%s: %s: %s", key, f.Path, reason)
+					return nil, skipped, configErrorf("%s: %s: %s", key, f.Path, reason)
 				}
 				continue
 			}
@@ -113,13 +113,34 @@ func listSources(key string, sources []string, maxBytes int64, stdin *sourceFile
 		}
 		if usable == 0 {
 			if here.files() > 0 {
-				return nil, skipped, fmt.Errorf("%s: %q matches no usable file (%v); name files that hold text", key, source, here)
+				return nil, skipped, configErrorf("%s: %q matches no usable file (%v); name files that hold text", key, source, here)
 			}
-			return nil, skipped, fmt.Errorf("%s: %q matches no file; check its spelling, or remove it", key, source)
+			return nil, skipped, configErrorf("%s: %q matches no file; check its spelling, or remove it", key, source)
 		}
 		skipped.Add(here)
 	}
 	return files, skipped, nil
+}
+
+// ConfigError is a mistake in the section data that shows only when its files are looked for: nothing is there, or nothing that can be
+// used.
+type ConfigError struct{ Problem error }
+
+func (e *ConfigError) Error() string { return e.Problem.Error() }
+
+// Unwrap returns the problem.
+func (e *ConfigError) Unwrap() error { return e.Problem }
+
+func configErrorf(format string, args ...any) error { return &ConfigError{fmt.Errorf(format, args...)} }
+
+// sourceError is that of a source that cannot be expanded. A file or folder that is there and cannot be read is no mistake in the
+// configuration.
+func sourceError(key, source string, err error) error {
+	problem := fmt.Errorf("%s: %q: %w", key, source, err)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) && !errors.Is(err, fs.ErrNotExist) {
+		return problem
+	}
+	return &ConfigError{problem}
 }
 
 // isOwnIndex reports whether a file that a folder or pattern found is the index of prepared data, whose shards are sources then.

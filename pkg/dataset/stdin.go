@@ -35,11 +35,11 @@ func spool(ctx context.Context, c Config, stdin io.Reader) (_ *sourceFile, remov
 		return nil, remove, nil
 	}
 	if n > 1 {
-		return nil, remove, fmt.Errorf(`data.sources and data.validation name standard input, %q, %d times; it can be read once`, stdinSource, n)
+		return nil, remove, configErrorf(`data.sources and data.validation name standard input, %q, %d times; it can be read once`, stdinSource, n)
 	}
 	if stdin == nil {
 		if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return nil, remove, fmt.Errorf("the source %q is standard input, and nothing is piped into it; pipe text into the command, or name files", stdinSource)
+			return nil, remove, configErrorf("the source %q is standard input, and nothing is piped into it; pipe text into the command, or name files", stdinSource)
 		}
 		stdin = os.Stdin
 	}

@@ -41,7 +41,7 @@ const vocabularyVersion = 1
 // same; o.Progress is called only where one is learnt.
 func Vocabulary(ctx context.Context, c Config, o VocabularyOptions) (tokenizer.Tokenizer, error) {
 	if err := errors.Join(c.Validate()...); err != nil {
-		return nil, err
+		return nil, &ConfigError{err}
 	}
 	stdin, remove, err := spool(ctx, c, o.Stdin)
 	if err != nil {

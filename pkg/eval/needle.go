@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -207,10 +208,32 @@ func (c *NeedleCase) check() error {
 	}
 	for _, k := range c.Keywords {
 		if len(words(k)) == 0 {
-			return fmt.Errorf("keywords: %q has neither letters nor digits", k)
+			return fmt.Errorf("keyword %q has neither letters nor digits", k)
 		}
 	}
-	return nil
+	return c.checkAnswer()
+}
+
+// checkAnswer refuses an answer that is not in the needles: what a model takes from them would never be right. Keywords say what of it
+// must be there; else it is all of it or, where it is put together of several needles, any of its words.
+func (c *NeedleCase) checkAnswer() error {
+	for _, k := range c.Keywords {
+		if !c.holds(k) {
+			return fmt.Errorf("keyword %q does not occur in the needle; give words and phrases that do", k)
+		}
+	}
+	if len(c.Keywords) > 0 || c.holds(c.Answer) || len(c.Needles) > 1 && slices.ContainsFunc(words(c.Answer), c.holds) {
+		return nil
+	}
+	return fmt.Errorf("answer: %q does not occur in the needle, so that nothing a model finds there is right; quote the needle, or name as keywords "+
+		"what of it a right answer holds", c.Answer)
+}
+
+// holds reports whether one of the needles holds a text, as recall or as exact would find it there.
+func (c *NeedleCase) holds(text string) bool {
+	return slices.ContainsFunc(c.Needles, func(needle string) bool {
+		return holdsWords(words(needle), words(text)) || holdsAnswer(needle, text)
+	})
 }
 
 // hidden returns a needle as it is put into the text.
@@ -221,8 +244,11 @@ func hidden(needle string) string {
 	return "\n" + needle + "\n"
 }
 
-// check refuses what cannot be run, naming the flag.
-func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
+// MaxSamples is far above any evaluation that ends; it keeps a typing error from filling the memory with prompts.
+const MaxSamples = 1 << 20
+
+// checkSettings refuses what cannot be run whatever the model is, naming the flag.
+func (c *NeedleConfig) checkSettings() error {
 	if len(c.Cases) == 0 {
 		return errors.New("--needle: give the sentence to be hidden")
 	}
@@ -235,14 +261,12 @@ func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
 		}
 	}
 	switch {
-	case c.Samples < 1:
-		return fmt.Errorf("--samples %d: at least 1", c.Samples)
-	case len(c.Lengths) == 0:
-		return errors.New("--lengths: give at least one context length in tokens")
+	case c.Samples < 1 || c.Samples > MaxSamples:
+		return fmt.Errorf("--samples %d: from 1 to %d", c.Samples, MaxSamples)
 	case len(c.Depths) == 0:
 		return errors.New("--depths: give at least one depth in percent")
-	case c.Texts < 0:
-		return fmt.Errorf("--texts %d: 0 or more", c.Texts)
+	case c.Texts < 0 || c.Texts > MaxSamples:
+		return fmt.Errorf("--texts %d: from 0 to %d", c.Texts, MaxSamples)
 	case c.Buffer < 0:
 		return fmt.Errorf("--buffer %d: 0 or more tokens", c.Buffer)
 	case c.Batch < 1:
@@ -259,6 +283,14 @@ func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
 		if i > 0 && d <= c.Depths[i-1] {
 			return fmt.Errorf("--depths %v after %v: give them in ascending order, each once", d, c.Depths[i-1])
 		}
+	}
+	return nil
+}
+
+// check refuses what cannot be run with a model, naming the flag.
+func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
+	if len(c.Lengths) == 0 {
+		return errors.New("--lengths: give at least one context length in tokens")
 	}
 	lo, hi, err := c.Bounds(tok, maxSeq)
 	if err != nil {
@@ -284,6 +316,9 @@ func (c *NeedleConfig) check(tok Tokenizer, maxSeq int) error {
 // at least as long as the needles, and the whole prompt leaves room for the
 // answer in a model with maxSeq positions. lo > hi means that none fits.
 func (c *NeedleConfig) Bounds(tok Tokenizer, maxSeq int) (lo, hi int, err error) {
+	if err := c.checkSettings(); err != nil {
+		return 0, 0, err
+	}
 	all, err := c.encode(tok)
 	if err != nil {
 		return 0, 0, err

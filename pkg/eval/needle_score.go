@@ -39,23 +39,35 @@ func (c *NeedleCase) recall(answer string) float64 {
 	}
 	found := 0
 	for _, k := range want {
-		for i := range have {
-			if len(have)-i >= len(k) && slices.Equal(have[i:i+len(k)], k) {
-				found++
-				break
-			}
+		if holdsWords(have, k) {
+			found++
 		}
 	}
 	return float64(found) / float64(len(want))
 }
 
+// holdsWords reports whether the words k, at least one, stand one after the other in have.
+func holdsWords(have, k []string) bool {
+	for i := range have {
+		if len(k) > 0 && len(have)-i >= len(k) && slices.Equal(have[i:i+len(k)], k) {
+			return true
+		}
+	}
+	return false
+}
+
 // exact is 1 if the expected answer is a substring of an answer, apart from
 // case, the width of blanks, and the expected one's last full stop; else 0.
 func (c *NeedleCase) exact(answer string) float64 {
-	if strings.Contains(strings.Join(strings.Fields(strings.ToLower(answer)), " "), normalAnswer(c.Answer)) {
+	if holdsAnswer(answer, c.Answer) {
 		return 1
 	}
 	return 0
+}
+
+// holdsAnswer reports whether want is a substring of text as exact compares them.
+func holdsAnswer(text, want string) bool {
+	return strings.Contains(strings.Join(strings.Fields(strings.ToLower(text)), " "), normalAnswer(want))
 }
 
 // normalAnswer is an expected answer as exact looks for it.

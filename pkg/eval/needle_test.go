@@ -277,7 +277,14 @@ func TestNeedleCheck(t *testing.T) {
 		{"--question", func(c *NeedleConfig) { c.Cases[0].Question = "" }},
 		{"--answer", func(c *NeedleConfig) { c.Cases[0].Answer = "" }},
 		{"--answer", func(c *NeedleConfig) { c.Cases[0].Answer = " . " }},
-		{"--keywords", func(c *NeedleConfig) { c.Cases[0].Keywords = []string{"park", "-"} }},
+		{"--keyword \"-\"", func(c *NeedleConfig) { c.Cases[0].Keywords = []string{"park", "-"} }},
+		{`--answer: "in Golden Gate Park" does not occur in the needle`, func(c *NeedleConfig) { c.Cases[0].Answer = "in Golden Gate Park" }},
+		{`--keyword "picnic" does not occur in the needle`, func(c *NeedleConfig) { c.Cases[0].Keywords = []string{"park", "picnic"} }},
+		{`--answer: "a picnic" does not occur`, func(c *NeedleConfig) {
+			c.Cases[0].Needles, c.Cases[0].Answer = []string{"B is 2.", "C is 3."}, "a picnic"
+		}},
+		{"--samples 1048577", func(c *NeedleConfig) { c.Samples = 1<<20 + 1 }},
+		{"--texts 1048577", func(c *NeedleConfig) { c.Texts = 1<<20 + 1 }},
 		{"case 2: answer", func(c *NeedleConfig) { c.Cases = append(c.Cases, NeedleCase{Needles: []string{"x"}, Question: "x"}) }},
 		{"--template", func(c *NeedleConfig) { c.Template = "{context} {question}" }},
 		{"--template", func(c *NeedleConfig) { c.Template = "{answer} {context} {question} {answer}" }},
@@ -290,7 +297,7 @@ func TestNeedleCheck(t *testing.T) {
 		{"--limit", func(c *NeedleConfig) { c.Limit = -1 }},
 		{"--boundary page", func(c *NeedleConfig) { c.Boundary = "page" }},
 		{"--boundary sentence: the haystack has none", func(c *NeedleConfig) { c.Boundary = BoundarySentence }},
-		{"already holds the needle", func(c *NeedleConfig) { c.Cases[0].Needles = []string{"xy xy"} }},
+		{"already holds the needle", func(c *NeedleConfig) { c.Cases[0].Needles, c.Cases[0].Answer = []string{"xy xy"}, "xy" }},
 	} {
 		cfg := good
 		cfg.Cases = []NeedleCase{DefaultCase()}
@@ -298,6 +305,24 @@ func TestNeedleCheck(t *testing.T) {
 		_, err := NewNeedle(cfg, byteTok{}, haystackOf(t, strings.Repeat("xy ", 500)), 1024)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want one with %q", err, c.want)
+		}
+	}
+}
+
+// An answer may be put together of several needles, be told by keywords, or stand there in other letters.
+func TestAnswersInTheNeedle(t *testing.T) {
+	for _, c := range []NeedleCase{
+		DefaultCase(),
+		{Needles: []string{"The code is  4711-b."}, Answer: "4711-B."},
+		{Needles: []string{"The code is 4711-b."}, Answer: "code is 4711 b"},
+		{Needles: []string{"图书馆在多洛雷斯公园旁边。"}, Answer: "多洛雷斯公园"},
+		{Needles: []string{"The code is 4711."}, Answer: "four thousand", Keywords: []string{"4711"}},
+		{Needles: []string{"B is 2.", "C is 3."}, Answer: "2 and 3"},
+		{Needles: []string{"x is ->."}, Answer: "->"},
+	} {
+		c.Question = "?"
+		if err := c.check(); err != nil {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

@@ -52,7 +52,7 @@ type Tokenizer interface {
 	Save(dir string) error
 }
 
-// Load returns the tokenizer that path (tokenizer.path) names: "" or "bytes"
+// Load returns the tokenizer that path names: "" or "bytes"
 // is the byte-level vocabulary; else a Hugging Face tokenizer.json with a BPE
 // model, or a folder that holds one. The tokenizer_config.json beside it, where
 // there is one, names BOS, EOS and [MASK]. What a file asks for and this
@@ -63,7 +63,7 @@ func Load(path string) (Tokenizer, error) {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer.path = %q: %w; name %q, a %s or a folder that holds one", path, err, Bytes, File)
+		return nil, fmt.Errorf("tokenizer %q: %w; name %q, a %s or a folder that holds one", path, err, Bytes, File)
 	}
 	file := path
 	if info.IsDir() {
@@ -71,19 +71,19 @@ func Load(path string) (Tokenizer, error) {
 	}
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("tokenizer.path = %q: the folder holds no %s; name one that does, or %q (a tokenizer.model alone is not read: "+
+		return nil, fmt.Errorf("tokenizer %q: the folder holds no %s; name one that does, or %q (a tokenizer.model alone is not read: "+
 			"transformers' AutoTokenizer.save_pretrained writes both)", path, File, Bytes)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer.path = %q: %w", path, err)
+		return nil, fmt.Errorf("tokenizer %q: %w", path, err)
 	}
 	config, err := readConfig(file)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer.path = %q: %w", path, err)
+		return nil, fmt.Errorf("tokenizer %q: %w", path, err)
 	}
 	t, err := parse(data, config)
 	if err != nil {
-		return nil, fmt.Errorf("reading tokenizer %s: %w; set tokenizer.path to a tokenizer of the kind of Llama, GPT-2 or Qwen, or to %q", file, err, Bytes)
+		return nil, fmt.Errorf("reading tokenizer %s: %w; name a tokenizer of the kind of Llama, GPT-2 or Qwen, or %q", file, err, Bytes)
 	}
 	return t, nil
 }

@@ -107,6 +107,24 @@ func TestSpecialTokens(t *testing.T) {
 	}
 }
 
+// As Llama 3's instruct models have it, generation_config.json names more than config.json does, and goes before it.
+func TestGenerationConfigGoesFirst(t *testing.T) {
+	dir := t.TempDir()
+	if err := Save(dir, Init(tiny, 1), WithTokens(SpecialTokens{BOS: 1, EOS: []int32{2}})); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string][]int32{
+		`{"eos_token_id": [2, 3, 4]}`: {2, 3, 4}, `{"eos_token_id": 5}`: {5}, `{"eos_token_id": null}`: {2}, `{"temperature": 0.6}`: {2},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, generationFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := LoadSpecialTokens(dir); err != nil || got.BOS != 1 || !slices.Equal(got.EOS, want) {
+			t.Errorf("%s: %+v, %v, want %v", text, got, err, want)
+		}
+	}
+}
+
 // split rewrites a model folder as two shards with an index.
 func split(t *testing.T, dir string) {
 	t.Helper()

@@ -78,7 +78,7 @@ func (r Report) String() string {
 // on one side only.
 func Load(ctx context.Context, data dataset.Config, o Options) (*Set, error) {
 	if len(data.Sources) == 0 {
-		return nil, errors.New("data.sources: name the files that hold the dialogues, one JSON object per line")
+		return nil, &dataset.ConfigError{Problem: errors.New("data.sources: name the files that hold the dialogues, one JSON object per line")}
 	}
 	var s Set
 	var err error
