@@ -13,17 +13,29 @@ const (
 )
 
 // logitRows is how many tokens are worked on at a time. More mean fewer passes over the head and its gradient, which is as large, and more
-// memory: both the passes and the memory grow with the root of n. Pieces are alike, and large enough for a product to be efficient.
-func logitRows(n, vocab int) int {
+// memory: both the passes and the memory grow with the root of n. Pieces are alike, and large enough for a product to be efficient; where
+// there are several, each has whole panels of mr rows.
+func logitRows(n, vocab, mr int) int {
 	row := 4 * max(1, vocab)
 	rows := max(64, fewLogitsBytes/row, min(logitsBytes/row, int(5*math.Sqrt(float64(n)))))
-	return ceilDiv(n, max(1, ceilDiv(n, rows)))
+	if n <= rows {
+		return n
+	}
+	return ceilDiv(ceilDiv(n, ceilDiv(n, rows)), mr) * mr
+}
+
+// logitRows is that for products of a precision.
+func (d *Device) logitRows(n, vocab int, p graph.Precision) int {
+	if p == graph.BF16Operands {
+		return logitRows(n, vocab, d.k.gemm.bf16.mr)
+	}
+	return logitRows(n, vocab, d.k.gemm.fp32.mr)
 }
 
 // crossEntropy goes through the tokens in pieces, each a product with the head, then row by row.
 func (d *Device) crossEntropy(s graph.LinearCrossEntropy, x, head graph.Desc) graph.Kernel {
 	n, dim, vocab := x.Shape[0], x.Shape[1], head.Shape[0]
-	step := logitRows(n, vocab)
+	step := d.logitRows(n, vocab, s.Precision)
 	d.reserve(step * vocab)
 	d.k.gemm.reserve(step, vocab, dim, s.Precision == graph.BF16Operands, false)
 	var logits, nll []float32
@@ -61,7 +73,7 @@ func (d *Device) negativeLogLikelihood(z []float32, label int32) (nll float32, s
 // tokens.
 func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, x, head graph.Desc) graph.Kernel {
 	n, dim, vocab := x.Shape[0], x.Shape[1], head.Shape[0]
-	step := logitRows(n, vocab)
+	step := d.logitRows(n, vocab, s.Precision)
 	d.reserve(step * vocab)
 	bf16 := s.Precision == graph.BF16Operands
 	d.k.gemm.reserve(step, vocab, dim, bf16, false)
