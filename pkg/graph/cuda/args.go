@@ -23,7 +23,9 @@ const (
 	tensorThreads  = 128 // MEAP_TENSOR_THREADS
 	generalThreads = 256 // MEAP_GENERAL_THREADS
 
-	productTile = 64 // MEAP_PRODUCT_TILE
+	fewPlaces   = 32    // MEAP_FEW_PLACES
+	logitsHeld  = 16384 // MEAP_LOGITS_HELD
+	productTile = 64    // MEAP_PRODUCT_TILE
 )
 
 type castArgs struct {
@@ -121,7 +123,7 @@ type stepReportArgs struct {
 type crossEntropyArgs struct {
 	logits, labels, dnll, nll, dlogits addr
 	n, logitsStride, dlogitsStride     int64
-	vocab                              int32
+	vocab, more                        int32
 }
 
 type sortArgs struct {

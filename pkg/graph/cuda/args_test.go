@@ -109,7 +109,7 @@ func TestConstantsMatchTheHeader(t *testing.T) {
 		"MEAP_GRAD_Q_TILE_128": gradQTile128, "MEAP_GRAD_KV_TILE_64": gradKVTile64, "MEAP_GRAD_KV_TILE_128": gradKVTile128,
 		"MEAP_FORWARD_TILE_SM90": forwardTile90, "MEAP_GRAD_Q_TILE_SM90": gradQTile90, "MEAP_GRAD_KV_TILE_SM90": gradKVTile90,
 		"MEAP_FORWARD_SHARED_SM90": forwardShared90, "MEAP_GRAD_Q_SHARED_SM90": gradQShared90, "MEAP_GRAD_KV_SHARED_SM90": gradKVShared90,
-		"MEAP_DELTA_TILE": deltaTile, "MEAP_TENSOR_THREADS": tensorThreads, "MEAP_GENERAL_THREADS": generalThreads, "MEAP_PRODUCT_TILE": productTile,
+		"MEAP_DELTA_TILE": deltaTile, "MEAP_LOGITS_HELD": logitsHeld, "MEAP_FEW_PLACES": fewPlaces, "MEAP_TENSOR_THREADS": tensorThreads, "MEAP_GENERAL_THREADS": generalThreads, "MEAP_PRODUCT_TILE": productTile,
 	} {
 		m := regexp.MustCompile(`#define ` + name + ` (\d+)`).FindStringSubmatch(text)
 		if m == nil {

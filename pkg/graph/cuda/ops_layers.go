@@ -151,7 +151,7 @@ func (d *Device) embedding(s graph.Embedding, in, out []graph.Desc) (graph.Kerne
 	}, err
 }
 
-// embeddingGrad sorts the tokens by id, so that each row of the table is summed by one block, in the order of its tokens.
+// embeddingGrad sorts the tokens by id, so that each row of the table is summed by one warp or block, in an order that only they decide.
 func (d *Device) embeddingGrad(s graph.EmbeddingGrad, in, out []graph.Desc) (graph.Kernel, error) {
 	n, dim := in[0].Shape[0], in[0].Shape[1]
 	passes := max(1, ceilDiv(bits.Len(uint(s.Vocab-1)), sortBits))
@@ -186,6 +186,6 @@ func (d *Device) embeddingGrad(s graph.EmbeddingGrad, in, out []graph.Desc) (gra
 			sort.keysIn, sort.tokensIn = sort.keysOut, sort.tokensOut
 		}
 		a.dy, a.ids, a.tokens, a.dtable = in[0].Addr, sort.keysIn, sort.tokensIn, out[0].Addr
-		return d.launch(name, grid{x: n, y: ceilDiv(dim, 256)}, 256, 0, unsafe.Pointer(a))
+		return d.launch(name, grid{x: ceilDiv(n, fewPlaces)*ceilDiv(dim, 256) + ceilDiv(n, 8)}, 256, 0, unsafe.Pointer(a))
 	}, d.reserve(s, l.bytes)
 }

@@ -37,6 +37,13 @@ func (d *Device) logits(x, head graph.Desc, t graph.Dtype, step int) (map[int]mu
 	})
 }
 
+// moreLogits is how many logits of a row cross-entropy keeps in shared memory, behind those that it keeps in registers: so that a
+// multiprocessor can have two rows.
+func (d *Device) moreLogits(vocab int) int {
+	const sweep = 2048 // logits that a block's threads have in a vector each
+	return sweep * max(1, min(ceilDiv(vocab-logitsHeld, sweep), d.Shared/2/(4*sweep)))
+}
+
 // crossEntropy goes through the tokens in pieces, each a product with the head, then row by row.
 func (d *Device) crossEntropy(s graph.LinearCrossEntropy, in []graph.Desc) (graph.Kernel, error) {
 	n, dim, vocab := in[0].Shape[0], in[0].Shape[1], in[1].Shape[0]
@@ -48,7 +55,7 @@ func (d *Device) crossEntropy(s graph.LinearCrossEntropy, in []graph.Desc) (grap
 	if err != nil {
 		return nil, err
 	}
-	a := &crossEntropyArgs{logitsStride: int64(vocab), vocab: int32(vocab)}
+	a := &crossEntropyArgs{logitsStride: int64(vocab), vocab: int32(vocab), more: int32(d.moreLogits(vocab))}
 	return func(in, out []graph.Buffer) error {
 		xs, err := x.read(in[0])
 		if err != nil {
@@ -64,7 +71,7 @@ func (d *Device) crossEntropy(s graph.LinearCrossEntropy, in []graph.Desc) (grap
 				return err
 			}
 			a.labels, a.nll, a.n = in[2].Addr+addr(4*first), out[0].Addr+addr(4*first), int64(m)
-			return d.launch("cross_entropy_f32", grid{x: m}, 512, 0, unsafe.Pointer(a))
+			return d.launch("cross_entropy_f32", grid{x: m}, 512, 4*int(a.more), unsafe.Pointer(a))
 		})
 	}, d.reserve(s, l.bytes)
 }
@@ -97,7 +104,7 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, in, out []grap
 	if err != nil {
 		return nil, err
 	}
-	a := &crossEntropyArgs{logitsStride: int64(vocab), dlogitsStride: int64(vocab), vocab: int32(vocab)}
+	a := &crossEntropyArgs{logitsStride: int64(vocab), dlogitsStride: int64(vocab), vocab: int32(vocab), more: int32(d.moreLogits(vocab))}
 	width := dim * out[0].Dtype.Size()
 	return func(in, out []graph.Buffer) error {
 		xs, err := x.read(in[0])
@@ -116,7 +123,7 @@ func (d *Device) crossEntropyGrad(s graph.LinearCrossEntropyGrad, in, out []grap
 			}
 			at := addr(4 * first)
 			a.labels, a.dnll, a.nll, a.n = in[2].Addr+at, in[3].Addr+at, out[2].Addr+at, int64(m)
-			if err := d.launch(name, grid{x: m}, 512, 0, unsafe.Pointer(a)); err != nil {
+			if err := d.launch(name, grid{x: m}, 512, 4*int(a.more), unsafe.Pointer(a)); err != nil {
 				return err
 			}
 			if err := dx[m](a.dlogits, w, 0, out[0].Addr+addr(first*width)); err != nil {

@@ -171,7 +171,8 @@ typedef struct {
 // NaN.
 // cross_entropy_grad_f32, and cross_entropy_grad_f32_bf16 (bf16 dlogits): also dnll [n] fp32 -> dlogits [n, vocab] =
 // (softmax - one-hot) * dnll; dlogits may be logits where both are fp32.
-// grid n, block 512.
+// grid n, block 512, dynamic shared memory 4 * more bytes, for logits of a row behind the first MEAP_LOGITS_HELD; more is 2048 or a multiple.
+#define MEAP_LOGITS_HELD 16384
 typedef struct {
     const float *logits;
     const int *labels;
@@ -180,7 +181,7 @@ typedef struct {
     void *dlogits;
     long long n;
     long long logits_stride, dlogits_stride;
-    int vocab;
+    int vocab, more;
 } CrossEntropyArgs;
 
 // ---- Gradient of the embedding: tokens are sorted by id, stably, then each id's rows are summed in the order of tokens.
@@ -198,7 +199,9 @@ typedef struct {
 } SortArgs;
 
 // embedding_grad_f32, embedding_grad_bf16: dy [*, dim] T, ids [n] sorted, tokens [n] -> added to dtable [vocab, dim] fp32 (zero
-// it before where it is not to be added to). Ids outside of the table are left out. grid (n, ceil(dim / 256)), block 256.
+// it before where it is not to be added to). Ids outside of the table are left out.
+// grid ceil(n / MEAP_FEW_PLACES) ceil(dim / 256) + ceil(n / 8), block 256.
+#define MEAP_FEW_PLACES 32
 typedef struct {
     const void *dy;
     const int *ids, *tokens;

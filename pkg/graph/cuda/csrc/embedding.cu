@@ -112,29 +112,87 @@ extern "C" __global__ void __launch_bounds__(256) meap_sort_scatter(const SortAr
     }
 }
 
-// The block of an id's first place adds up 256 columns of its rows: warp w those of places w, w + 8, ..., and then the warps' sums
-// in order.
+// An id has few places (MEAP_FEW_PLACES at most) or many. A warp adds up the rows of one with few, in order.
 template <typename T>
-MEAP_DEVICE void embedding_grad(const EmbeddingGradArgs &a) {
-    MEAP_SHARED(float, parts, 8 * 256);
-    const int begin = blockIdx.x, id = a.ids[begin];
+MEAP_DEVICE void embedding_grad_few(const EmbeddingGradArgs &a, int begin) {
+    const int lane = threadIdx.x % 32;
+    if (begin >= a.n) return;
+    const int id = a.ids[begin];
     if ((begin > 0 && a.ids[begin - 1] == id) || id < 0 || id >= a.vocab) return;
-    int end = begin + 1;
-    if (end < a.n && a.ids[end] == id) {
-        for (int high = a.n; end < high;) {
-            const int middle = end + (high - end) / 2;
-            if (a.ids[middle] == id) end = middle + 1;
-            else high = middle;
+    if (begin + MEAP_FEW_PLACES < a.n && a.ids[begin + MEAP_FEW_PLACES] == id) return;
+    const bool mine = begin + lane < a.n && a.ids[begin + lane] == id;
+    const int count = __popc(__ballot_sync(MEAP_ALL_LANES, mine)), token = mine ? a.tokens[begin + lane] : 0;
+    const T *dy = (const T *)a.dy;
+    float *to = a.dtable + (long long)id * a.dim;
+    const bool whole = a.dim % 8 == 0 && aligned16(dy), whole_to = a.dim % 4 == 0 && aligned16(a.dtable);
+    for (int first = 0; first < a.dim; first += 256) {
+        const int at = first + 8 * lane;
+        float sum[8], f[8];
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum[j] = 0.0f;
+#pragma unroll 4
+        for (int k = 0; k < count; k++) {
+            const T *row = dy + (long long)__shfl_sync(MEAP_ALL_LANES, token, k) * a.dim;
+#pragma unroll
+            for (int j = 0; j < 8; j += Vec<T>::width) unpack(row, load16(row, at + j, a.dim, whole), f + j);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum[j] += f[j];
         }
+        load_floats<8>(to, at, a.dim, whole_to, f);
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum[j] += f[j];
+#pragma unroll
+        for (int j = 0; j < 8; j += 4) store16(to, at + j, a.dim, whole_to, pack(to, sum + j));
     }
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, at = blockIdx.y * 256 + lane * 8;
+}
+
+// The end of the places from `low` on, if before is false, that hold id; the first of them that lie before `high`, if it is true.
+MEAP_DEVICE int places_end(const EmbeddingGradArgs &a, int id, int low, int high, bool before) {
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        if ((a.ids[middle] == id) != before) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+// A block adds up 256 columns of the rows of an id with many places, of which the first that is a multiple of MEAP_FEW_PLACES is given: warp
+// w those of places w, w + 8, ..., and then the warps' sums in order. [MASK] has so many that one after the other they would take longer
+// than all else: 16 rows are read at a time.
+template <typename T>
+MEAP_DEVICE void embedding_grad_many(const EmbeddingGradArgs &a, int given, int columns) {
+    MEAP_SHARED(float, parts, 8 * 256);
+    const int id = a.ids[given];
+    if (id < 0 || id >= a.vocab) return;
+    const int begin = places_end(a, id, 0, given, true);
+    if (given - begin >= MEAP_FEW_PLACES) return;
+    const int end = places_end(a, id, given + 1, a.n, false);
+    if (end - begin <= MEAP_FEW_PLACES) return;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, at = columns + lane * 8, N = 16;
     const T *dy = (const T *)a.dy;
     const bool whole = a.dim % 8 == 0 && aligned16(dy);
-    float sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-#pragma unroll 4
-    for (int place = begin + warp; place < end; place += 8) {
+    float sum[8], f[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum[j] = 0.0f;
+    int place = begin + warp;
+    for (; place + 8 * (N - 1) < end; place += 8 * N) {
+        uint4 bits[N][8 / Vec<T>::width];
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const T *row = dy + (long long)a.tokens[place + 8 * k] * a.dim;
+#pragma unroll
+            for (int j = 0; j < 8; j += Vec<T>::width) bits[k][j / Vec<T>::width] = load16(row, at + j, a.dim, whole);
+        }
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+#pragma unroll
+            for (int j = 0; j < 8; j += Vec<T>::width) unpack(dy, bits[k][j / Vec<T>::width], f + j);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum[j] += f[j];
+        }
+    }
+    for (; place < end; place += 8) {
         const T *row = dy + (long long)a.tokens[place] * a.dim;
-        float f[8];
 #pragma unroll
         for (int j = 0; j < 8; j += Vec<T>::width) unpack(row, load16(row, at + j, a.dim, whole), f + j);
 #pragma unroll
@@ -143,10 +201,18 @@ MEAP_DEVICE void embedding_grad(const EmbeddingGradArgs &a) {
 #pragma unroll
     for (int j = 0; j < 8; j++) parts[warp * 256 + lane * 8 + j] = sum[j];
     __syncthreads();
-    const int c = blockIdx.y * 256 + threadIdx.x;
+    const int c = columns + threadIdx.x;
     if (c >= a.dim) return;
     float total = parts[threadIdx.x];
-    for (int w = 1; w < min(8, end - begin); w++) total += parts[w * 256 + threadIdx.x];
+    for (int w = 1; w < 8; w++) total += parts[w * 256 + threadIdx.x];
     a.dtable[(long long)id * a.dim + c] += total;
+}
+
+// The blocks for many places come first, since they take longest.
+template <typename T>
+MEAP_DEVICE void embedding_grad(const EmbeddingGradArgs &a) {
+    const int pieces = (a.dim + 255) / 256, many = (a.n + MEAP_FEW_PLACES - 1) / MEAP_FEW_PLACES * pieces, block = blockIdx.x;
+    if (block < many) embedding_grad_many<T>(a, block / pieces * MEAP_FEW_PLACES, block % pieces * 256);
+    else embedding_grad_few<T>(a, (block - many) * 8 + threadIdx.x / 32);
 }
 MEAP_BOTH(embedding_grad, EmbeddingGradArgs, 256)

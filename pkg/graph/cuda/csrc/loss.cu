@@ -13,75 +13,98 @@ MEAP_DEVICE void store_row(bf16 *p, int at, int n, bool whole, const float f[4])
     }
 }
 
-// A block has one row. Each thread keeps up to `held` vectors of it in registers, so that vocabularies of up to 16,384 are
-// read once; what lies behind is read again for each of the three passes: largest logit, sum, gradient.
+// Row is what a thread has of a block's row of logits: the same vectors in all passes. The first `held` of them stay in registers, the
+// next in shared memory as far as it goes; what lies behind is read again in each pass.
+struct Row {
+    enum { V = 4, held = MEAP_LOGITS_HELD / 512 / V };
+    const float *z;
+    float *shared;
+    int vocab, sweep, first, behind, kept; // behind: the logits before those in shared memory; kept: all that are not read again
+    bool whole;
+    uint4 bits[held];
+};
+
+MEAP_DEVICE uint4 read_logits(const Row &r, int at) { return load16(r.z, at, r.vocab, r.whole, -MEAP_INFINITY); }
+
+MEAP_DEVICE void keep_logits(Row &r) {
+    for (int at = r.behind + r.first; at < min(r.vocab, r.kept); at += r.sweep) {
+        float *to = r.shared + (at - r.behind);
+        if (r.whole && at + Row::V <= r.vocab) copy16(to, r.z + at, true);
+        else *(uint4 *)to = read_logits(r, at);
+    }
+    copy_commit();
+#pragma unroll
+    for (int k = 0; k < Row::held; k++) r.bits[k] = read_logits(r, r.first + k * r.sweep);
+    copy_wait<0>();
+}
+
+// pass calls f with each vector, where it lies in the row, and whether it is logits whatever passes with write, after which f's result is
+// kept, have made of it.
+template <bool write, typename F>
+MEAP_DEVICE void pass(Row &r, F f) {
+    float x[Row::V];
+#pragma unroll
+    for (int k = 0; k < Row::held; k++) {
+        unpack(r.z, r.bits[k], x);
+        f(x, r.first + k * r.sweep, false);
+        if (write) r.bits[k] = pack(r.z, x);
+    }
+    for (int at = r.behind + r.first; at < min(r.vocab, r.kept); at += r.sweep) {
+        uint4 *bits = (uint4 *)(r.shared + (at - r.behind));
+        unpack(r.z, *bits, x);
+        f(x, at, false);
+        if (write) *bits = pack(r.z, x);
+    }
+    for (int at = r.kept + r.first; at < r.vocab; at += r.sweep) {
+        unpack(r.z, read_logits(r, at), x);
+        f(x, at, true);
+    }
+}
+
+// A block has one row, and three passes over it: largest logit, sum of exponentials, gradient.
 template <typename D, bool grad>
 MEAP_DEVICE void cross_entropy_row(const CrossEntropyArgs &a) {
+    MEAP_DYN_SHARED(float, shared);
     MEAP_SHARED(float, parts, 64);
-    const int V = 4, held = 8, sweep = blockDim.x * V, first = threadIdx.x * V;
-    const long long row = blockIdx.x;
-    const float *z = a.logits + row * a.logits_stride;
-    D *dz = (D *)a.dlogits + row * a.dlogits_stride;
-    const int label = a.labels[row];
-    const bool whole = a.logits_stride % V == 0 && aligned16(a.logits);
+    const int V = Row::V, label = a.labels[blockIdx.x];
+    D *dz = (D *)a.dlogits + blockIdx.x * a.dlogits_stride;
     const bool dwhole = grad && a.dlogits_stride % Vec<D>::width == 0 && aligned16(a.dlogits);
-    const float none = -MEAP_INFINITY; // behind the end of a row
-    float f[V];
     if (label < 0) {
-        if (threadIdx.x == 0) a.nll[row] = 0.0f;
+        if (threadIdx.x == 0) a.nll[blockIdx.x] = 0.0f;
         for (int at = threadIdx.x * Vec<D>::width; grad && at < a.vocab; at += blockDim.x * Vec<D>::width)
             store16(dz, at, a.vocab, dwhole, make_uint4(0, 0, 0, 0));
         return;
     }
-    uint4 bits[held];
+    Row r;
+    r.z = a.logits + blockIdx.x * a.logits_stride, r.shared = shared, r.vocab = a.vocab;
+    r.sweep = blockDim.x * V, r.first = threadIdx.x * V, r.behind = Row::held * r.sweep, r.kept = r.behind + a.more;
+    r.whole = a.logits_stride % V == 0 && aligned16(a.logits);
+    keep_logits(r);
+    float top = -MEAP_INFINITY, sum = 0.0f;
+    pass<false>(r, [&](float x[V], int, bool) {
 #pragma unroll
-    for (int k = 0; k < held; k++) bits[k] = load16(z, first + k * sweep, a.vocab, whole, none);
-    float top = -MEAP_INFINITY;
-#pragma unroll
-    for (int k = 0; k < held; k++) {
-        unpack(z, bits[k], f);
-#pragma unroll
-        for (int j = 0; j < V; j++) top = fmaxf(top, f[j]);
-    }
-    for (int at = first + held * sweep; at < a.vocab; at += sweep) {
-        unpack(z, load16(z, at, a.vocab, whole, none), f);
-#pragma unroll
-        for (int j = 0; j < V; j++) top = fmaxf(top, f[j]);
-    }
+        for (int j = 0; j < V; j++) top = fmaxf(top, x[j]);
+    });
     top = block_max(top, parts);
-    float sum = 0.0f;
+    pass<grad>(r, [&](float x[V], int, bool) {
 #pragma unroll
-    for (int k = 0; k < held; k++) {
-        unpack(z, bits[k], f);
-#pragma unroll
-        for (int j = 0; j < V; j++) sum += expf(f[j] - top);
-    }
-    for (int at = first + held * sweep; at < a.vocab; at += sweep) {
-        unpack(z, load16(z, at, a.vocab, whole, none), f);
-#pragma unroll
-        for (int j = 0; j < V; j++) sum += expf(f[j] - top);
-    }
+        for (int j = 0; j < V; j++) {
+            x[j] = expf(x[j] - top);
+            sum += x[j];
+        }
+    });
     // Beyond this barrier nobody reads logits of others, so that dlogits may take their place.
-    const float target = label < a.vocab ? z[label] : MEAP_NAN;
+    const float target = label < a.vocab ? r.z[label] : MEAP_NAN;
     sum = block_sum(sum, parts + 32);
-    if (threadIdx.x == 0) a.nll[row] = top + logf(sum) - target;
+    if (threadIdx.x == 0) a.nll[blockIdx.x] = top + logf(sum) - target;
     if (!grad) return;
-    const float g = label < a.vocab ? a.dnll[row] : MEAP_NAN, scale = g / sum;
+    const float g = label < a.vocab ? a.dnll[blockIdx.x] : MEAP_NAN, scale = g / sum;
+    pass<false>(r, [&](float x[V], int at, bool logits) {
+        if (at >= a.vocab) return;
 #pragma unroll
-    for (int k = 0; k < held; k++) {
-        const int at = first + k * sweep;
-        if (at >= a.vocab) break;
-        unpack(z, bits[k], f);
-#pragma unroll
-        for (int j = 0; j < V; j++) f[j] = expf(f[j] - top) * scale - (at + j == label ? g : 0.0f);
-        store_row(dz, at, a.vocab, dwhole, f);
-    }
-    for (int at = first + held * sweep; at < a.vocab; at += sweep) {
-        unpack(z, load16(z, at, a.vocab, whole, none), f);
-#pragma unroll
-        for (int j = 0; j < V; j++) f[j] = expf(f[j] - top) * scale - (at + j == label ? g : 0.0f);
-        store_row(dz, at, a.vocab, dwhole, f);
-    }
+        for (int j = 0; j < V; j++) x[j] = (logits ? expf(x[j] - top) : x[j]) * scale - (at + j == label ? g : 0.0f);
+        store_row(dz, at, a.vocab, dwhole, x);
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(512, 2) meap_cross_entropy_f32(const CrossEntropyArgs a) { cross_entropy_row<float, false>(a); }

@@ -19,11 +19,10 @@ static void lookup(size_t n, int vocab, size_t dim, bool from, bool to) {
     compare("y", y.numbers(), want, 0);
 }
 
-// common is a share of the ids in percent that are all the same, as [MASK] is.
-static void gradient(size_t n, int vocab, size_t dim, bool half, int common) {
+static void gradient(const Ints &ids, int vocab, size_t dim, bool half) {
+    const size_t n = ids.size();
     where = "embedding_grad of " + std::to_string(n) + " in " + std::to_string(vocab) + "x" + std::to_string(dim) + suffix(half);
-    Ints ids(n), sorted, order(n);
-    for (auto &id : ids) id = below(100) < common ? vocab / 2 : below(vocab);
+    Ints sorted, order(n);
     for (size_t i = 0; i < n; i++) order[i] = (int)i;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return ids[(size_t)a] < ids[(size_t)b]; });
     for (int i : order) sorted.push_back(ids[(size_t)i]);
@@ -51,11 +50,24 @@ static void gradient(size_t n, int vocab, size_t dim, bool half, int common) {
         const size_t to = (size_t)ids[i / dim] * dim + i % dim;
         table[to] += dy[i], size[to] += fabs(dy[i]);
     }
-    launch(std::string("embedding_grad") + suffix(half), EmbeddingGradArgs{td, a.keys_in, a.tokens_in, tt, (int)n, vocab, (int)dim}, (unsigned)n, pieces(dim, 256), 1, 256);
+    launch(std::string("embedding_grad") + suffix(half), EmbeddingGradArgs{td, a.keys_in, a.tokens_in, tt, (int)n, vocab, (int)dim}, 
+           pieces(n, MEAP_FEW_PLACES) * pieces(dim, 256) + pieces(n, 8), 1, 1, 256);
     compare("dtable", tt.numbers(), table, 1e-5, &size);
 }
 
+// common is a share of the ids in percent that are all the same, as [MASK] is.
+static void gradient(size_t n, int vocab, size_t dim, bool half, int common) {
+    Ints ids(n);
+    for (auto &id : ids) id = below(100) < common ? vocab / 2 : below(vocab);
+    gradient(ids, vocab, dim, half);
+}
+
 void test_embedding() {
+    Ints once_to_often; // each id once more than the one before
+    for (int id = 0; id < 70; id++)
+        for (int i = 0; i <= id; i++) once_to_often.push_back((id * 31) % 70);
+    for (bool half : {false, true}) gradient(once_to_often, 70, 40, half);
+
     for (size_t dim : {1, 7, 64, 300}) lookup(9, 11, dim, false, false), lookup(9, 11, dim, true, true), lookup(9, 11, dim, false, true);
     lookup(1, 1, 8, true, true);
     for (bool half : {false, true}) {

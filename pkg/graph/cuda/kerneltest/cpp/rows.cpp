@@ -70,10 +70,10 @@ static void weighted_sum(size_t n) {
     compare("sum", ty.numbers(), want, 1e-7);
 }
 
-// half gives the gradient in bf16; more is what a row's stride exceeds the vocabulary by.
-static void cross_entropy(size_t n, size_t vocab, size_t more, bool half, double scale = 5) {
-    where = "cross_entropy " + std::to_string(n) + "x" + std::to_string(vocab) + "+" + std::to_string(more) + suffix(half);
-    const size_t stride = vocab + more;
+// half gives the gradient in bf16; gap is what a row's stride exceeds the vocabulary by, shared the logits that shared memory has room for.
+static void cross_entropy(size_t n, size_t vocab, size_t gap, bool half, double scale = 5, unsigned shared = 2048) {
+    where = "cross_entropy " + std::to_string(n) + "x" + std::to_string(vocab) + "+" + std::to_string(gap) + ", " + std::to_string(shared) + suffix(half);
+    const size_t stride = vocab + gap;
     Numbers z = random(n * stride, scale), g = random(n), nll(n), dz, size;
     Ints labels(n);
     for (size_t r = 0; r < n; r++) labels[r] = r % 5 == 2 ? -100 : r % 5 == 4 ? -1 : below((int)vocab);
@@ -95,20 +95,20 @@ static void cross_entropy(size_t n, size_t vocab, size_t more, bool half, double
         }
     }
     Numbers nll_size(n, 1 + scale);
-    CrossEntropyArgs a{tz, tl, tg, tn, nullptr, (long long)n, (long long)stride, 0, (int)vocab};
-    launch("cross_entropy_f32", a, (unsigned)n, 1, 1, 512);
+    CrossEntropyArgs a{tz, tl, tg, tn, nullptr, (long long)n, (long long)stride, 0, (int)vocab, (int)shared};
+    launch("cross_entropy_f32", a, (unsigned)n, 1, 1, 512, 4 * shared);
     compare("nll", tn.numbers(), nll, 2e-6, &nll_size);
     a.dlogits = td, a.dlogits_stride = (long long)stride;
     Tensor again(n, false);
     a.nll = again;
     const std::string name = half ? "cross_entropy_grad_f32_bf16" : "cross_entropy_grad_f32";
-    launch(name, a, (unsigned)n, 1, 1, 512);
+    launch(name, a, (unsigned)n, 1, 1, 512, 4 * shared);
     compare("nll of grad", again.numbers(), nll, 2e-6, &nll_size);
     const double allowed = (half ? 0x1p-8 : 0) + 5e-6;
     compare("dlogits", td.numbers(), dz, allowed, &size);
     if (half) return;
     a.dlogits = tz;
-    launch(name, a, (unsigned)n, 1, 1, 512);
+    launch(name, a, (unsigned)n, 1, 1, 512, 4 * shared);
     for (size_t i = 0; i < size.size(); i++)
         if (i % stride >= vocab) size[i] = 0;
     compare("dlogits in place", tz.numbers(), inplace, allowed, &size);
@@ -126,13 +126,13 @@ void test_rows() {
     for (bool half : {false, true}) {
         for (size_t vocab : {1, 3, 64, 259, 4099}) cross_entropy(6, vocab, 0, half);
         cross_entropy(6, 1000, 24, half), cross_entropy(5, 61, 3, half);
-        cross_entropy(2, 33001, 7, half), cross_entropy(2, 33000, 0, half);
+        for (unsigned shared : {2048, 4096, 18432}) cross_entropy(2, 33001, 7, half, 5, shared), cross_entropy(2, 33000, 0, half, 5, shared);
         cross_entropy(4, 500, 4, half, 100);
     }
     where = "cross_entropy of a label outside of the vocabulary";
     Numbers z = random(8), g{1}, nan(8, NAN);
     Tensor tz(8, false), tl(1, false), tg(1, false), tn(1, false), td(8, false);
-    launch("cross_entropy_grad_f32", CrossEntropyArgs{tz.set(z), tl.set(Ints{8}), tg.set(g), tn, td, 1, 8, 8, 8}, 1, 1, 1, 512);
+    launch("cross_entropy_grad_f32", CrossEntropyArgs{tz.set(z), tl.set(Ints{8}), tg.set(g), tn, td, 1, 8, 8, 8, 2048}, 1, 1, 1, 512, 8192);
     compare("nll", tn.numbers(), Numbers{NAN}, 0);
     compare("dlogits", td.numbers(), nan, 0);
 }
