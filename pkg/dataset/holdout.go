@@ -1,11 +1,14 @@
 package dataset
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"os"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -82,7 +85,7 @@ func listSplits(c Config, stdin *sourceFile) (sourceList, error) {
 		return l, nil
 	}
 	if c.ValidationFraction > 0 {
-		l.Train, l.Validation = holdOut(l.Train, c.ValidationFraction)
+		l.Train, l.Validation = holdOutText(l.Train, c.ValidationFraction)
 	}
 	return l, nil
 }
@@ -135,6 +138,57 @@ func holdOut(files []sourceFile, fraction float64) (train, validation []sourceFi
 		}
 	}
 	return train, validation
+}
+
+// holdOutText is holdOut, but where no file of one of the splits looks like text, as happens in a small folder with a picture in it, it
+// chooses among those that do. The others are then left to the training split, which counts them.
+func holdOutText(files []sourceFile, fraction float64) (train, validation []sourceFile) {
+	train, validation = holdOut(files, fraction)
+	if slices.ContainsFunc(validation, looksLikeText) && slices.ContainsFunc(train, looksLikeText) {
+		return train, validation
+	}
+	var text, others []sourceFile
+	for _, f := range files {
+		if looksLikeText(f) {
+			text = append(text, f)
+		} else {
+			others = append(others, f)
+		}
+	}
+	if len(text) == 0 {
+		return train, validation
+	}
+	train, validation = holdOut(text, fraction)
+	return append(train, others...), validation
+}
+
+// looksLikeText reports whether a file begins as one does that can be read. What is packed and what cannot be opened counts as text: the
+// error, if it is one, comes when it is read.
+func looksLikeText(f sourceFile) bool {
+	if ext, how := splitName(f.Name); f.isStdin() || how != uncompressed || ext == ".parquet" {
+		return true
+	}
+	file, err := os.Open(f.Path)
+	if err != nil {
+		return true
+	}
+	defer file.Close()
+	r := bufio.NewReaderSize(file, 1<<13)
+	begin, err := r.Peek(r.Size())
+	if beginsWith(r, shardMagic) || beginsWith(r, parquetMagic) {
+		return true
+	}
+	if err == nil { // there is more, and the last character may be cut
+		for n := 1; n < utf8.UTFMax; n++ {
+			if last := begin[len(begin)-n:]; utf8.RuneStart(last[0]) {
+				if !utf8.FullRune(last) {
+					begin = begin[:len(begin)-n]
+				}
+				break
+			}
+		}
+	}
+	return bytes.IndexByte(begin, 0) < 0 && utf8.Valid(begin)
 }
 
 // nameHash maps a name to a number uniform in [0, 1).

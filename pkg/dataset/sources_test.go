@@ -1,6 +1,8 @@
 package dataset
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -172,6 +174,30 @@ func TestHoldOut(t *testing.T) {
 	train, validation = holdOut(files(1), 0.1)
 	if train[0].Part != head || validation[0].Part != tail {
 		t.Errorf("one file: %v and %v", train, validation)
+	}
+}
+
+// Pictures among a few texts: whatever the names, each split has text.
+func TestHoldOutText(t *testing.T) {
+	long := strings.Repeat("x", 1<<13-1) + "é and more"
+	for _, text := range []map[string]string{{"a.txt": strings.Repeat("one\n", 100)}, {"a.txt": long, "b.md": "b"}, {"a.txt": "a", "b.go": "b", "c.json": "{}"}} {
+		for i := range 20 {
+			tree := tree(t, text)
+			for _, name := range []string{"png", "bin", "txt"} {
+				if err := os.WriteFile(filepath.Join(tree, fmt.Sprintf("%d.%s", i, name)), []byte("\x89PNG\x00"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := DefaultConfig()
+			c.Sources, c.ValidationFraction, c.CacheDir = []string{tree}, 0.02, t.TempDir()
+			set, err := Prepare(context.Background(), c, bytesTok, Options{})
+			if err != nil {
+				t.Fatalf("%d texts, pictures called %d: %v", len(text), i, err)
+			}
+			if x := set.Index; x.Train.Skipped.Binary+x.Validation.Skipped.Binary != 3 {
+				t.Errorf("%d texts, pictures called %d: of 3 pictures %d and %d are counted", len(text), i, x.Train.Skipped.Binary, x.Validation.Skipped.Binary)
+			}
+		}
 	}
 }
 
