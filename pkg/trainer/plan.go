@@ -1,6 +1,8 @@
 package trainer
 
 import (
+	"fmt"
+
 	"meap/pkg/graph"
 	"meap/pkg/transformer"
 )
@@ -42,6 +44,9 @@ func (p MemoryPlan) OnDevice() int64 {
 // PlanMemory returns what a run with this model and configuration will allocate, from the same graphs that it will compile,
 // without allocating it. dev stands for the device, nil for one that stores all tensors in fp32.
 func PlanMemory(model transformer.Config, cfg Config, dev graph.Planner) (MemoryPlan, error) {
+	if err := countable(model, cfg); err != nil {
+		return nil, err
+	}
 	b, roots, err := trainGraph(model, cfg)
 	if err != nil {
 		return nil, err
@@ -86,6 +91,18 @@ func PlanMemory(model transformer.Config, cfg Config, dev graph.Planner) (Memory
 		plan = append(plan, MemoryUse{"kernels", int64(kernels + scratch + dev.DeviceBytes()), "the device's own: scratch memory of kernels, copies under way"})
 	}
 	return plan, nil
+}
+
+// countable refuses a run whose bytes would not fit into an int64. A block stores some ten tensors as wide as its widest, and a token of
+// a step's batches takes 20 bytes.
+func countable(model transformer.Config, cfg Config) error {
+	tokens, widest := float64(cfg.MicroBatch)*float64(cfg.Seq), max(model.Dim, model.FFN, model.Heads*model.HeadDim)
+	activations, batches := 4*tokens*float64(widest)*float64(model.Layers), 20*tokens*float64(cfg.Accumulate)
+	if bytes := max(activations, batches); bytes > 1<<56 {
+		return fmt.Errorf("trainer.micro_batch = %d rows of trainer.seq = %d tokens, trainer.accumulate = %d times, take more memory than any machine has, "+
+			"%.1e bytes or more; lower them", cfg.MicroBatch, cfg.Seq, cfg.Accumulate, bytes)
+	}
+	return nil
 }
 
 // ownInputs returns the bytes of the inputs that a program does not share with others.

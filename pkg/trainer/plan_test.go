@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"strings"
 	"testing"
 
 	"meap/pkg/dataset"
@@ -37,5 +38,31 @@ func TestPlanIsWhatARunAllocates(t *testing.T) {
 				t.Errorf("a run allocates %d bytes, planned are %d: %+v", got, want, plan)
 			}
 		})
+	}
+}
+
+// At the upper ends of the settings' ranges bytes no longer fit into an int64, which is said instead of a wrong number.
+func TestPlanDoesNotOverflow(t *testing.T) {
+	for _, change := range []func(*Config){
+		func(c *Config) { c.MicroBatch, c.Seq = maxRows, maxSeq },
+		func(c *Config) { c.MicroBatch, c.Accumulate, c.Seq = 1<<10, maxRows, maxSeq },
+	} {
+		model, cfg := tinyModel, tinyConfig()
+		model.MaxSeq, model.FFN = maxSeq, 1<<16
+		change(&cfg)
+		if plan, err := PlanMemory(model, cfg, nil); err == nil || !strings.Contains(err.Error(), "trainer.micro_batch") {
+			t.Errorf("%d x %d rows of %d: %+v, %v", cfg.MicroBatch, cfg.Accumulate, cfg.Seq, plan, err)
+		}
+	}
+	model, cfg := tinyModel, tinyConfig()
+	model.MaxSeq, cfg.Seq, cfg.MicroBatch = maxSeq, maxSeq, 1<<10
+	plan, err := PlanMemory(model, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range plan {
+		if m.Bytes < 0 || m.Bytes > 1<<56 {
+			t.Errorf("%s: %d bytes", m.Kind, m.Bytes)
+		}
 	}
 }
