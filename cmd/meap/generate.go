@@ -69,6 +69,12 @@ func generate(c *cobra.Command, o *options, m *setup.Trained, prompt string, noB
 		ids = append(ids, bos)
 	}
 	ids = tok.Encode([]byte(prompt), ids)
+	if longest := m.Config.MaxSeq; len(ids) > longest {
+		return usagef("--prompt: it has %d tokens, and the model's context %d; shorten it", len(ids), longest)
+	}
+	if len(ids) == 0 {
+		return usagef("--prompt: it is empty, and no token begins a text here; give it a word to go on from")
+	}
 	s.Stop = m.Stop
 	for id := int32(0); int(id) < m.Params.Config().Vocab; id++ {
 		if id == tok.Mask() || id == tok.BOS() && !slices.Contains(s.Stop, id) || int(id) >= tok.VocabSize() {

@@ -63,6 +63,9 @@ func Files(paths []string, tok tokenizer.Tokenizer) (eval.Stream, error) {
 		if err != nil {
 			return nil, config.Misnamed(path, fmt.Errorf("--text: %w; name a text file", err))
 		}
+		if len(raw) == 0 {
+			return nil, &config.Error{Problems: []error{fmt.Errorf("--text: %s is empty; name a file that holds text", path)}}
+		}
 		t.Size += int64(len(raw))
 		if bos := dataset.DocumentBOS(tok); bos >= 0 {
 			t.IDs = append(t.IDs, bos)

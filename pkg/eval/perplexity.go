@@ -179,6 +179,9 @@ func Perplexity(ctx context.Context, m Scorer, s Stream, cfg PerplexityConfig) (
 			cfg.Progress(res, n)
 		}
 	}
+	if res.Tokens == 0 { // a perplexity of 1 would be that of a perfect model
+		return PerplexityResult{}, fmt.Errorf("perplexity: of the first %d tokens none is text that is measured; raise --limit, or give a text that is not empty", n)
+	}
 	bytes, err := s.Bytes(n)
 	if err != nil {
 		return PerplexityResult{}, fmt.Errorf("perplexity: counting the text's bytes: %w", err)
