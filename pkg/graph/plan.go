@@ -44,6 +44,24 @@ type Overwriter interface {
 	Overwrites(op Spec, operand int) bool
 }
 
+// ReadBefore is Overwrites of devices whose kernels go through tensors in order. What is multiplied is read until the last element of a
+// product is done, but of what it adds each element once, before the same is written.
+func ReadBefore(op Spec, operand int) bool {
+	switch op := op.(type) {
+	case Add, SwiGLU, SwiGLUGrad:
+		return true
+	case RoPE, RMSNorm:
+		return operand == 0
+	case RMSNormGrad:
+		return operand == 0 || operand >= 3
+	case Linear:
+		return op.Sum && operand == 2
+	case LinearDX:
+		return op.Sum && operand == 2
+	}
+	return false
+}
+
 // overwrite lets results take the places of operands that are read for the last time, where the device says that they may.
 func (l *lowered) overwrite(may func(op Spec, operand int) bool) {
 	last, writes := make([]int, len(l.values)), make([]int, len(l.values))

@@ -69,23 +69,8 @@ func (Planner) Adds(op graph.Spec) bool {
 	return false
 }
 
-// Overwrites implements graph.Overwriter. A product reads what it multiplies until its last element is done, but of what it adds each
-// element once, before it writes the same.
-func (Planner) Overwrites(op graph.Spec, operand int) bool {
-	switch op := op.(type) {
-	case graph.Add, graph.SwiGLU, graph.SwiGLUGrad:
-		return true
-	case graph.RoPE, graph.RMSNorm:
-		return operand == 0
-	case graph.RMSNormGrad:
-		return operand == 0 || operand >= 3
-	case graph.Linear:
-		return op.Sum && operand == 2
-	case graph.LinearDX:
-		return op.Sum && operand == 2
-	}
-	return false
-}
+// Overwrites implements graph.Overwriter.
+func (Planner) Overwrites(op graph.Spec, operand int) bool { return graph.ReadBefore(op, operand) }
 
 // PlainWeights implements graph.WeightReader.
 func (Planner) PlainWeights() {}

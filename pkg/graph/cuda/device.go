@@ -198,6 +198,9 @@ func (d *Device) Name() string {
 // Adds implements graph.Adder.
 func (d *Device) Adds(op graph.Spec) bool { return Planner{}.Adds(op) }
 
+// Overwrites implements graph.Overwriter.
+func (d *Device) Overwrites(op graph.Spec, operand int) bool { return Planner{}.Overwrites(op, operand) }
+
 // Remakes implements graph.Remaker.
 func (d *Device) Remakes(op graph.Spec) bool { return Planner{}.Remakes(op) }
 

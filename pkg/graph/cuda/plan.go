@@ -20,6 +20,9 @@ func (Planner) Adds(op graph.Spec) bool {
 // Remakes implements graph.Remaker: what a kernel does beside reading and writing costs it nothing.
 func (Planner) Remakes(op graph.Spec) bool { return true }
 
+// Overwrites implements graph.Overwriter.
+func (Planner) Overwrites(op graph.Spec, operand int) bool { return graph.ReadBefore(op, operand) }
+
 // DeviceBytes implements graph.Planner. What the driver takes for a context and for the kernels' code, some hundred MiB, is not in it.
 func (Planner) DeviceBytes() int { return workspaceBytes + stageCount*stageBytes }
 

@@ -133,12 +133,13 @@ MEAP_DEVICE void rmsnorm_grad(const RMSNormGradArgs &a) {
             load_floats<V>(a.w, at, a.dim, whole, wv);
             for (int j = 0; j < V; j++) sums[j] = at + j < a.dim ? dw_shared[at + j] : 0.0f;
             rmsnorm_grad_vector<V>(x, dy, wv, sums, rstd, mean);
-            if (yr) store16(yr, at, a.dim, whole, pack(yr, dy));
             if (morer) {
-                unpack(dyr, load16(morer, at, a.dim, whole), dy);
+                float more[V];
+                unpack(dyr, load16(morer, at, a.dim, whole), more);
 #pragma unroll
-                for (int j = 0; j < V; j++) x[j] += dy[j];
+                for (int j = 0; j < V; j++) x[j] += more[j];
             }
+            if (yr) store16(yr, at, a.dim, whole, pack(yr, dy)); // perhaps where more is
             for (int j = 0; j < V && at + j < a.dim; j++) dw_shared[at + j] = sums[j];
             store16(dxr, at, a.dim, whole, pack(dxr, x));
         }
