@@ -52,6 +52,13 @@ type Recording interface {
 	Close()
 }
 
+// Toucher is a Device whose system gives memory page by page, each when it is first used.
+type Toucher interface {
+	// Touch writes to every page of memory that is as Alloc gave it, and leaves it zero. What is read before it is written, like sums that
+	// begin with zero, is otherwise given twice: the read gets a page of zeros that all share, which the write has to replace.
+	Touch(m Memory)
+}
+
 // HostMemory is the part of a Device that every device computing in host memory shares.
 type HostMemory struct{}
 

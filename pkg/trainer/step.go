@@ -186,13 +186,16 @@ func NewStepper(dev graph.Device, params *transformer.Parameters, cfg Config) (*
 	return s, nil
 }
 
-// alloc takes zeroed memory for a tensor that lives as long as the Stepper.
+// alloc takes zeroed memory for a tensor that lives as long as the Stepper, all of which the first step reads and then writes.
 func (s *Stepper) alloc(name string, d graph.Desc) (graph.Buffer, error) {
 	mem, err := s.dev.Alloc(name, d.Bytes())
 	if err != nil {
 		return graph.Buffer{}, err
 	}
 	s.owned = append(s.owned, mem)
+	if d, ok := s.dev.(graph.Toucher); ok {
+		d.Touch(mem)
+	}
 	return mem.At(0, d), nil
 }
 

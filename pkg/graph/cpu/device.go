@@ -2,6 +2,8 @@ package cpu
 
 import (
 	"fmt"
+	"os"
+	"unsafe"
 
 	"meap/pkg/graph"
 )
@@ -38,6 +40,17 @@ func (d *Device) Kernels() *Kernels { return d.k }
 
 // Close ends the pool's goroutines.
 func (d *Device) Close() { d.k.Pool().Close() }
+
+// Touch implements graph.Toucher.
+func (d *Device) Touch(m graph.Memory) {
+	const piece = 4 << 20
+	bytes, page := unsafe.Slice((*byte)(m.Host), m.Bytes), os.Getpagesize()
+	newSpread(d.k.pool, func(lo, hi, _ int) {
+		for i := lo; i < hi; i += page {
+			bytes[i] = 0
+		}
+	}).run(m.Bytes, piece)
+}
 
 // Storage implements graph.Storer: where products round their operands to bf16, activations are stored in it.
 func (d *Device) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
