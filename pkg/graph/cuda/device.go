@@ -199,7 +199,9 @@ func (d *Device) Name() string {
 func (d *Device) Adds(op graph.Spec) bool { return Planner{}.Adds(op) }
 
 // Overwrites implements graph.Overwriter.
-func (d *Device) Overwrites(op graph.Spec, operand int) bool { return Planner{}.Overwrites(op, operand) }
+func (d *Device) Overwrites(op graph.Spec, operand int) bool {
+	return Planner{}.Overwrites(op, operand)
+}
 
 // Remakes implements graph.Remaker.
 func (d *Device) Remakes(op graph.Spec) bool { return Planner{}.Remakes(op) }
