@@ -3,6 +3,7 @@ package eval
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"math/rand/v2"
@@ -77,9 +78,13 @@ func NewHaystack(source string, files []string, seed uint64) *Haystack {
 	return h
 }
 
-// Text returns at least size bytes. It reads no more files than needed, leaves
-// out those that are not text (invalid UTF-8, or a zero byte), and separates
-// the others by a blank line.
+// beyond is how much of a file is read beyond what is needed of it: a cut in
+// the middle of the text must not change the tokens that are used.
+const beyond = 1 << 16
+
+// Text returns at least size bytes. It reads no more files than needed, nor
+// much more of a large one, leaves out those that are not text (invalid UTF-8,
+// or a zero byte), and separates the others by a blank line.
 func (h *Haystack) Text(size int) ([]byte, error) {
 	var text []byte
 	add := func(part []byte) {
@@ -92,7 +97,7 @@ func (h *Haystack) Text(size int) ([]byte, error) {
 		if len(text) >= size {
 			return text, nil
 		}
-		data, err := os.ReadFile(name)
+		data, err := readStart(name, size-len(text)+beyond)
 		if err != nil {
 			return nil, fmt.Errorf("--haystack: %w", err)
 		}
@@ -109,6 +114,29 @@ func (h *Haystack) Text(size int) ([]byte, error) {
 		add(once)
 	}
 	return text, nil
+}
+
+// readStart returns a file's first size bytes, without the character that is
+// cut there, or all where there are fewer.
+func readStart(name string, size int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, int64(size)))
+	if err != nil || len(data) < size {
+		return data, err
+	}
+	for n := 1; n < utf8.UTFMax; n++ {
+		if last := data[len(data)-n:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				data = data[:len(data)-n]
+			}
+			break
+		}
+	}
+	return data, nil
 }
 
 // Boundary is the kind of place where a needle may stand.

@@ -327,6 +327,20 @@ func TestAnswersInTheNeedle(t *testing.T) {
 	}
 }
 
+// Of a file that is much larger than needed, only the start is read, and no character is cut.
+func TestHaystackReadsNoMoreThanNeeded(t *testing.T) {
+	for _, c := range []string{"x", "é", "图", "🦊"} {
+		text := strings.Repeat(c, 1<<20/len(c))
+		got, err := haystackOf(t, text).Text(1001)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(got); n < 1001 || n > 1001+beyond || n%len(c) != 0 || !strings.HasPrefix(text, string(got)) {
+			t.Errorf("%s: %d bytes of %d", c, n, len(text))
+		}
+	}
+}
+
 func TestHaystackFiles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
