@@ -71,6 +71,8 @@ func TestExitCodes(t *testing.T) {
 		{exitMisused, []string{"tokenizer", "add-mask", "--tokenizer", nowhere, "--output", dir}, "--tokenizer"},
 		{exitMisused, sources("tokenizer", "train", nowhere, "--output", dir), "nowhere"},
 		{exitFailed, []string{"data", "inspect", text}, text},
+		{exitFailed, append(slices.Clone(pretrain), "--set", "data.sources="+text, "--set", "trainer.seq=64", "--output", text), "output folder " + text},
+		{exitFailed, append(slices.Clone(pretrain), "--set", "data.sources="+text, "--set", "trainer.seq=64", "--set", "data.cache_dir="+text), "data.cache_dir"},
 		{exitFailed, []string{"eval", "perplexity", "--model", model, "--text", text, "--limit", "1"}, "--limit"},
 		{exitFailed, []string{"generate", "--model", damaged("config.json")}, "config.json"},
 		{exitFailed, []string{"generate", "--model", damaged("generation_config.json")}, "generation_config.json"},

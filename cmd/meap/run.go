@@ -73,7 +73,7 @@ func (f *runFlags) refuse(cfg *config.Config, model transformer.Config) error {
 	} else if err != nil {
 		return err
 	}
-	return nil
+	return trainer.CheckOutput(f.output)
 }
 
 // train runs to the end and reports as the flags ask.

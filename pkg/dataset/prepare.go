@@ -126,6 +126,8 @@ func Prepare(ctx context.Context, c Config, tok tokenizer.Tokenizer, o Options) 
 func openPrepared(ctx context.Context, dir, source string, o Options) (*Set, error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("data.cache_dir: %w; name a folder that can be written", err)
 	}
 	x, err := ReadIndex(dir)
 	if err != nil {

@@ -60,6 +60,25 @@ func LockOutput(output string) (*Lock, error) {
 	return &Lock{flock: l}, nil
 }
 
+// CheckOutput reports whether LockOutput could write an output folder, which it does not create: hours may go by before it is needed.
+func CheckOutput(output string) error {
+	there := filepath.Clean(output)
+	for {
+		if _, err := os.Stat(there); !errors.Is(err, fs.ErrNotExist) || filepath.Dir(there) == there {
+			break
+		}
+		there = filepath.Dir(there)
+	}
+	probe, err := os.CreateTemp(there, durable.TemporaryPrefix+"*")
+	if err == nil {
+		err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+	}
+	if err != nil {
+		return fmt.Errorf("the output folder %s cannot be written: %w; name one that can with --output", output, err)
+	}
+	return nil
+}
+
 // Unlock gives the folder free.
 func (l *Lock) Unlock() error {
 	if err := l.flock.Unlock(); err != nil {

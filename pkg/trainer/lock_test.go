@@ -89,3 +89,23 @@ func TestLockOutputErrors(t *testing.T) {
 		t.Errorf("a file as output folder: %v", err)
 	}
 }
+
+// What cannot be written is known before it is needed, and nothing is left where it can.
+func TestCheckOutput(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for output, ok := range map[string]bool{dir: true, filepath.Join(dir, "new", "run"): true, file: false, filepath.Join(file, "run"): false} {
+		if err := CheckOutput(output); (err == nil) != ok || !ok && !strings.Contains(err.Error(), output) {
+			t.Errorf("%s: %v, want it to pass: %v", output, err, ok)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("the checks left %v, %v", entries, err)
+	}
+	if err := CheckOutput("runs-that-are-not-there"); err != nil {
+		t.Errorf("a relative path: %v", err)
+	}
+}
