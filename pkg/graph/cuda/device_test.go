@@ -75,7 +75,8 @@ func openWith(t testing.TB, o Options) *Device {
 	return d
 }
 
-// together are the operators whose products cuBLASLt may compute in another way for another number of rows.
+// together are the operators whose products cuBLASLt may compute in another way for another number of rows, or where the result takes the
+// place of what is added: a small product in bf16 was then rounded before it was added, too.
 func together() map[string]string {
 	if !real {
 		return nil // the emulated one has one way

@@ -335,12 +335,19 @@ func (c *testCase) overs(dev graph.Device) [][]int {
 	return ways[1:]
 }
 
-// overwrites demands the results that outputs in memory of their own have, which are given, of those that lie where operands do.
-func (c *testCase) overwrites(dev graph.Device, k graph.Kernel, apart []tensor) error {
+// overwrites demands the results that outputs in memory of their own have, which are given, of those that lie where operands do; if
+// together, right ones.
+func (c *testCase) overwrites(dev graph.Device, k graph.Kernel, apart []tensor, together bool) error {
 	for _, over := range c.overs(dev) {
 		got, err := c.run(dev, k, over...)
 		if err != nil {
 			return fmt.Errorf("results in the places of operands %v: %w", over, err)
+		}
+		if together {
+			if err := c.compare(got); err != nil {
+				return fmt.Errorf("results in the places of operands %v: %w", over, err)
+			}
+			continue
 		}
 		for r := range got {
 			if e := differ(got[r], apart[r]); e >= 0 {
@@ -352,7 +359,8 @@ func (c *testCase) overwrites(dev graph.Device, k graph.Kernel, apart []tensor) 
 	return nil
 }
 
-// check runs one case on a device and returns what is wrong with it. together allows a row's result to depend on the rows beside it.
+// check runs one case on a device and returns what is wrong with it. together allows a row's result to depend on the rows beside it
+// and on where results lie.
 func (c *testCase) check(dev graph.Device, together bool) error {
 	k, err := c.kernel(dev)
 	if err != nil {
@@ -374,7 +382,7 @@ func (c *testCase) check(dev graph.Device, together bool) error {
 			return fmt.Errorf("result %d %v: element %d is %v in the first run and %v in the second", r, got[r].desc(), e, got[r].at(e), again[r].at(e))
 		}
 	}
-	if err := c.overwrites(dev, k, got); err != nil {
+	if err := c.overwrites(dev, k, got, together); err != nil {
 		return err
 	}
 	if together {

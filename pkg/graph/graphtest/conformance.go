@@ -16,7 +16,8 @@ type Options struct {
 	Seed uint64
 	// Skip names operators (graph.Kind) that the device does not have, with the reason. Their tests are skipped.
 	Skip map[string]string
-	// Together names operators whose rows' results may depend on the rows beside them, with the reason.
+	// Together names operators whose rows' results may depend on the rows beside them, and on whether they lie where operands do, with
+	// the reason.
 	Together map[string]string
 	// Storage, if BF16, runs the operators as they are compiled on a device that stores activations in that type (graph.Storer);
 	// cases in which no program has them are left out.
@@ -155,7 +156,7 @@ func (c *testCase) same(devs []graph.Device) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", dev.Name(), err)
 		}
-		if err := c.overwrites(dev, k, got); err != nil {
+		if err := c.overwrites(dev, k, got, false); err != nil {
 			return fmt.Errorf("%s: %w", dev.Name(), err)
 		}
 		if d == 0 {
