@@ -43,8 +43,12 @@ func DetectISA() ISA {
 
 // AvailableISAs lists the levels that this machine runs, the lowest first.
 func AvailableISAs() []ISA {
-	if runtime.GOARCH == "arm64" {
+	switch runtime.GOARCH {
+	case "amd64":
+	case "arm64":
 		return []ISA{Generic, NEON}
+	default: // 386 too, whose processors may have all of what follows
+		return []ISA{Generic}
 	}
 	x := &cpu.X86
 	switch avx512 := x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasFMA; {
