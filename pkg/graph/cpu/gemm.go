@@ -9,7 +9,6 @@ const (
 	packedCols    = 1024    // columns of B packed at a time, at least
 	packItem      = 4       // panels packed per item of the pool
 	packItemHalf  = 16      // the same of an operand in bf16, whose pieces of rows are widened before
-	fewPanels     = 4       // up to so many panels of A, B is packed where it is used
 	serialWork    = 1 << 17 // multiply-adds that are not worth another thread
 	serialPacking = 1 << 14 // words of B that are not worth one
 )
@@ -80,6 +79,7 @@ type gemm struct {
 	packedWords int
 	packFn      func(item, worker int)
 	tileFn      func(item, worker int)
+	rowsFn      func(item, worker int)
 	stripFn     func(item, worker int)
 	vectorFn    func(item, worker int)
 	aBuf        []float32
@@ -104,8 +104,8 @@ type product struct {
 
 	lanesAll, block, blocks int // lanes of the whole sum, of a block of it, and its blocks
 	aPanels                 int
-	few                     bool      // so few that B is packed where it is used
-	aPacked                 []float32 // few rows: all of A
+	few                     bool      // few rows: B is packed where it is used
+	aPacked                 []float32 // and before it the blocks q0..q1 of A
 
 	// What is packed of B at the moment: the columns from jc on, and the blocks
 	// q0..q1 of the sum.
@@ -123,7 +123,7 @@ type product struct {
 func (g *gemm) init(pool *Pool, isa, vec ISA) {
 	g.pool, g.vec, g.packedWords = pool, vec, packedWords
 	g.fp32, g.bf16 = newTiles(isa, false), newTiles(isa, true)
-	g.packFn, g.tileFn, g.stripFn, g.vectorFn = g.packItem, g.tile, g.strip, g.vectorItem
+	g.packFn, g.tileFn, g.rowsFn, g.stripFn, g.vectorFn = g.packItem, g.tile, g.packRowsItem, g.strip, g.vectorItem
 	g.workBuf, g.wideBuf, g.tileBuf = make([][]float32, pool.Threads()), make([][]float32, pool.Threads()), make([][]float32, pool.Threads())
 }
 
@@ -141,7 +141,7 @@ func (g *gemm) mul(p product, bf16 bool) {
 	if bf16 {
 		p.tiles = &g.bf16
 	}
-	p.cut()
+	p.cut(g.pool.Threads())
 	if p.half != nil && p.apart(g.packedWords) {
 		half, ldc := p.half, p.ldc
 		p.c, p.ldc, p.half = scratch(&g.cBuf, p.m*p.n), p.n, nil
@@ -180,10 +180,10 @@ func (p *product) apart(words int) bool {
 	return p.few || p.k == 0 || p.m*p.n <= words/4 && words/p.lanesAll < min(p.n, packedCols)
 }
 
-// cut counts the panels of A and cuts the sum into blocks.
-func (p *product) cut() {
+// cut counts the panels of A, cuts the sum into blocks, and chooses how so many threads go about it.
+func (p *product) cut(threads int) {
 	p.aPanels = ceilDiv(p.m, p.mr)
-	p.few = p.aPanels <= fewPanels
+	p.few = p.isFew(threads)
 	if p.k == 0 {
 		return
 	}
@@ -198,7 +198,7 @@ func (g *gemm) reserve(m, n, k int, bf16, half bool) {
 	if bf16 {
 		p.tiles = &g.bf16
 	}
-	p.cut()
+	p.cut(g.pool.Threads())
 	if half && p.apart(g.packedWords) {
 		half = false
 		scratch(&g.cBuf, m*n)
@@ -360,39 +360,6 @@ func (g *gemm) tile(item, worker int) {
 		for r := range rows {
 			narrow(g.vec, g.half[(row+r)*g.ldc+g.jc+first:][:width], c[r*width:])
 		}
-	}
-}
-
-// mulFew serves products of few rows, as in decoding. There B is much larger than
-// the work on it, so each of its panels is packed into a small buffer, used
-// and forgotten; B is read once and nothing of its size is written.
-func (g *gemm) mulFew() {
-	g.cols = g.n
-	g.packRows()
-	g.run(g.worth(), ceilDiv(g.n, g.nr), g.stripFn)
-}
-
-// packRows packs all of A.
-func (g *gemm) packRows() {
-	g.aPacked = scratch(&g.aBuf, g.aPanels*g.mr*g.lanesAll)
-	for q := range g.blocks {
-		g.packA(g.aBlock(q), q, 0, g.aPanels, 0)
-	}
-}
-
-// aBlock is block q of all rows of A, packed.
-func (p *product) aBlock(q int) []float32 { return p.aPacked[q*p.block*p.aPanels*p.mr:] }
-
-// strip computes the columns of one panel of B.
-func (g *gemm) strip(j, worker int) {
-	b := scratch(&g.workBuf[worker], g.block*g.nr)
-	col := j * g.nr
-	cols := min(g.nr, g.n-col)
-	acc := g.begin(g.c[col:], g.ldc, 0, col, g.m, cols)
-	for q := range g.blocks {
-		_, count := g.lanesOf(q)
-		g.packB(b, q, j, j+1, worker)
-		g.tiles.mul(g.c[col:], g.ldc, g.aBlock(q), count*g.mr, b, 0, count, g.m, cols, q > 0 || acc)
 	}
 }
 

@@ -12,7 +12,7 @@ func simdTiles(isa ISA, bf16 bool) tiles {
 		return tiles{isa: AVX512, mr: 14, nr: 32, step: 1, blockLanes: 384, tileRowsMax: 256, tileWords: 1 << 18, cachedPanels: 12,
 			vector: !native, pairs: native, round: bf16 && !native}
 	}
-	return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, blockLanes: 256, tileRowsMax: 192, tileWords: 1 << 16, cachedPanels: 24,
+	return tiles{isa: AVX2, mr: 6, nr: 16, step: 1, blockLanes: 256, tileRowsMax: 192, tileWords: 1 << 16, cachedPanels: 24, fewRows: 192,
 		panels: true, vector: true, round: bf16}
 }
 

@@ -382,6 +382,46 @@ func TestGemmSameForAnyThreads(t *testing.T) {
 	})
 }
 
+// Whether B is packed where it is used, in one chunk of the sum or in several, or a part of it before, changes no bit. With more
+// threads there are too few columns for the former.
+func TestGemmFewRowsAreAsMany(t *testing.T) {
+	forISAs(t, func(t *testing.T, isa ISA) {
+		one, many := newTestKernels(t, isa, 1), newTestKernels(t, isa, 7)
+		tiles := newTiles(isa, false)
+		n := fewStrips*tiles.nr + 5
+		for _, s := range [][2]int{{tiles.fewRows, 900}, {tiles.fewRows - 3, 260}, {fewPanels*tiles.mr + 1, 6000}} {
+			m, kk := s[0], s[1]
+			if m <= 0 {
+				continue
+			}
+			for _, trans := range [][2]bool{{false, true}, {false, false}, {true, false}, {true, true}} {
+				a, b := Mat{Data: normals(1, m*kk), LD: kk}, Mat{Data: normals(2, n*kk), LD: n, Trans: trans[1]}
+				if a.Trans = trans[0]; a.Trans {
+					a.LD = m
+				}
+				if b.Trans {
+					b.LD = kk
+				}
+				for _, bf16 := range []bool{false, true} {
+					for _, acc := range []bool{false, true} {
+						few, want := normals(3, m*n), normals(3, m*n)
+						one.Mul(few, n, a, b, m, n, kk, bf16, acc)
+						many.Mul(want, n, a, b, m, n, kk, bf16, acc)
+						if !slices.Equal(few, want) {
+							t.Fatalf("%d x %d x %d, transposed %v, bf16=%v, acc=%v: one thread differs from seven", m, n, kk, trans, bf16, acc)
+						}
+					}
+				}
+				if trans == [2]bool{false, true} {
+					c := make([]float32, m*n)
+					one.Mul(c, n, a, b, m, n, kk, false, false)
+					product64(t, fmt.Sprintf("%d x %d x %d", m, n, kk), c, n, a, b, m, n, kk, false, 0)
+				}
+			}
+		}
+	})
+}
+
 // A row of the result is the same to the last bit whatever rows are beside it:
 // one alone, a few (packed where used), many.
 func TestGemmRowsAreIndependent(t *testing.T) {
@@ -420,8 +460,8 @@ func TestGemmNaNAndInf(t *testing.T) {
 func TestGemmAllocatesNothing(t *testing.T) {
 	forISAs(t, func(t *testing.T, isa ISA) {
 		k := newTestKernels(t, isa, 3)
-		for _, m := range []int{2, 100} {
-			n, kk := 70, 90
+		for _, m := range []int{2, 100, 150} {
+			n, kk := 450, 90
 			x, w, y := normals(1, m*kk), normals(2, n*kk), make([]float32, m*n)
 			if a := testing.AllocsPerRun(20, func() { k.NT(y, x, w, m, n, kk, true, false) }); a != 0 {
 				t.Fatalf("m=%d: %v allocations per product, want 0", m, a)

@@ -15,6 +15,7 @@ type tiles struct {
 	// Of a tile of C: the rows at most, the words of A that are packed at a time if one
 	// block is not more, and the panels of B that these pass before the next block.
 	tileRowsMax, tileWords, cachedPanels int
+	fewRows                              int  // of A at most where B is packed where it is used; see isFew
 	panels                               bool // the kernels pack and multiply many panels at a time
 	vector                               bool // a kernel multiplies one row of A by B as it lies
 	pairs                                bool // lanes are bf16 pairs

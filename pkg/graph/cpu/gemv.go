@@ -16,6 +16,7 @@ func (g *gemm) isVector() bool {
 
 // mulVector computes such a product.
 func (g *gemm) mulVector() {
+	g.q0, g.q1 = 0, g.blocks
 	g.packRows()
 	g.itemStrips = max(1, min(vectorCols/vectorStrip, g.n/vectorStrip/(4*g.pool.Threads())))
 	g.run(g.worth(), ceilDiv(g.n, g.itemStrips*vectorStrip), g.vectorFn)
