@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -238,6 +239,9 @@ func ExpandPath(source string) (string, error) {
 // built with (runtime.GOROOT) need not exist on this machine.
 func goroot() (string, error) {
 	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) && !ended.Exited() {
+		return "", fmt.Errorf("`go env GOROOT` was interrupted: %w", context.Canceled) // and so is this process: a terminal asks both
+	}
 	root := strings.TrimSpace(string(out))
 	if err != nil || root == "" {
 		return "", fmt.Errorf("$GOROOT is not set and `go env GOROOT` gave none (%v); set GOROOT or name other text", err)

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -142,6 +143,22 @@ func TestGoroot(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if _, err := ExpandPath("$GOROOT/src"); err == nil || !strings.Contains(err.Error(), "set GOROOT") {
 		t.Errorf("without a go command: %v", err)
+	}
+}
+
+// An interrupt of the terminal ends the go command too, which is no mistake in the configuration.
+func TestGOROOTInterrupted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("needs a shell")
+	}
+	bin := tree(t, map[string]string{"go": "#!/bin/sh\nkill -INT $$\n"})
+	if err := os.Chmod(filepath.Join(bin, "go"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOROOT", "")
+	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	if _, err := ExpandPath("$GOROOT/src"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want context.Canceled", err)
 	}
 }
 
