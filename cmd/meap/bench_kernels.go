@@ -32,6 +32,7 @@ type kernelResult struct {
 	Shape      string  `json:"shape,omitempty"`
 	DType      string  `json:"dtype"`
 	MS         float64 `json:"ms,omitempty"`
+	MeanMS     float64 `json:"mean_ms,omitempty"`
 	GFLOPS     float64 `json:"gflops,omitempty"`
 	GBPerS     float64 `json:"gb_per_s,omitempty"`
 	PeakGFLOPS float64 `json:"peak_gflops,omitempty"`
@@ -45,8 +46,8 @@ func newBenchKernels(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kernels",
 		Short: "Time each CPU kernel beside this machine's measured peaks",
-		Long: `Time the CPU kernels on the sizes of meap-0.1b. Each line is the best of many calls, and its share of what the
-machine does at most: products of multiply-adds with all operands in registers, the rest of a streaming copy (bytes
+		Long: `Time the CPU kernels on the sizes of meap-0.1b. Each line is the best of many calls (--json has their mean, too), and
+its share of what the machine does at most: products of multiply-adds with all operands in registers, the rest of a streaming copy (bytes
 read and written). Both peaks are measured first. Work that fits into the caches may exceed the copy's.`,
 		Example: `  meap bench kernels
   meap bench kernels --cpu-isa avx512 --threads 1 --json`,
@@ -115,11 +116,11 @@ func benchKernels(dev *cpu.Device, duration time.Duration, only *regexp.Regexp, 
 		}
 	}
 	for _, k := range cases {
-		seconds, bytes, err := k.time(dev, duration)
+		seconds, mean, bytes, err := k.time(dev, duration)
 		if err != nil {
 			return fmt.Errorf("timing %s: %w", k.name, err)
 		}
-		r := kernelResult{Kernel: k.name, Shape: k.shape(), DType: k.dtype, MS: seconds * 1e3}
+		r := kernelResult{Kernel: k.name, Shape: k.shape(), DType: k.dtype, MS: seconds * 1e3, MeanMS: mean * 1e3}
 		if k.flops > 0 {
 			r.GFLOPS, r.PeakGFLOPS, r.Share = k.flops/seconds/1e9, flops[k.dtype]/1e9, k.flops/seconds/flops[k.dtype]
 		} else {
@@ -189,15 +190,15 @@ func (k kernelCase) shape() string {
 	return s
 }
 
-// time runs the kernel again and again on random operands, and returns the shortest time and the bytes of a call.
-func (k kernelCase) time(dev graph.Device, duration time.Duration) (seconds, bytes float64, err error) {
+// time runs the kernel again and again on random operands, and returns the shortest and the mean time and the bytes of a call.
+func (k kernelCase) time(dev graph.Device, duration time.Duration) (seconds, mean, bytes float64, err error) {
 	results := k.spec.Infer(k.in)
 	random := rand.New(rand.NewPCG(1, 2))
 	buffers := make([]graph.Buffer, 0, len(k.in)+len(results))
 	for i, d := range append(append([]graph.Desc(nil), k.in...), results...) {
 		m, err := dev.Alloc(k.name, d.Bytes())
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		defer dev.Free(m)
 		b := m.At(0, d)
@@ -221,15 +222,16 @@ func (k kernelCase) time(dev graph.Device, duration time.Duration) (seconds, byt
 	}
 	run, err := dev.Kernel(k.spec, k.in, results)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	seconds = math.Inf(1)
-	for begin, calls := time.Now(), 0; calls < 3 || time.Since(begin) < duration; calls++ {
+	begin, calls := time.Now(), 0
+	for ; calls < 3 || time.Since(begin) < duration; calls++ {
 		start := time.Now()
 		if err := run(buffers[:len(k.in)], buffers[len(k.in):]); err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		seconds = min(seconds, time.Since(start).Seconds())
 	}
-	return seconds, bytes, nil
+	return seconds, time.Since(begin).Seconds() / float64(calls), bytes, nil
 }

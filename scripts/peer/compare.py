@@ -85,23 +85,25 @@ def measure(system, a, work):
 
 
 def products(a, dtype, best):
-    """Adds the rates of meap's products of meap-0.1b to best, {(kernel, out, in): GFLOP/s}, where they are higher."""
-    run = [a.meap, "bench", "kernels", "--json", "--only", f"^linear( dx| dw)? .*{dtype}$", "--threads", str(a.threads)]
+    """Adds the rates of meap's products of meap-0.1b to best, {(kernel, out, in): GFLOP/s over a second, and of the best call}, where they
+    are higher."""
+    run = [a.meap, "bench", "kernels", "--json", "--only", f"^linear( dx| dw)? .*{dtype}$", "--threads", str(a.threads), "--time", "1s"]
     for line in subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines():
         r = json.loads(line)
         if "shape" in r:
             (_, first), (rows, columns) = (map(int, s.split()) for s in re.findall(r"\[([\d ]+)\]", r["shape"]))
             key = r["kernel"], first if r["kernel"] == "linear dw" else rows, columns  # dw: dy [n, out], x [n, in]; the others: w [out, in]
-            best[key] = max(best.get(key, 0), r["gflops"])
+            rates = r["gflops"] * r["ms"] / r["mean_ms"], r["gflops"]
+            best[key] = tuple(map(max, best.get(key, rates), rates))
 
 
-def products_rate(best):
-    """The rate of a step's products, each at its own: those of k and v, a sixth as large, at that of q."""
+def products_rates(best):
+    """The two rates of a step's products, each at its own: those of k and v, a sixth as large, at that of q."""
     p = PRESETS["meap-0.1b"]
     dim, ffn = p["dim"], p["ffn"]
     counts = {(dim, dim): p["layers"] * (2 + 2 * p["kv_heads"] / p["heads"]), (ffn, dim): 2 * p["layers"], (dim, ffn): p["layers"], (p["vocab"], dim): 1}
     work = {(kernel, *size): size[0] * size[1] * n for size, n in counts.items() for kernel in ("linear", "linear dx", "linear dw")}
-    return sum(work.values()) / sum(w / best[key] for key, w in work.items())
+    return [sum(work.values()) / sum(w / best[key][i] for key, w in work.items()) for i in range(2)]
 
 
 class Result:
@@ -260,8 +262,9 @@ def compare(a, systems, works):
     print(table(rows))
     for work, best in rates.items():
         if best:
-            rate, step = products_rate(best), max(r["model_tflops"] for r in runs[work, "meap"])
-            print(f"{work}: meap's products alone {rate:.1f} GFLOP/s, its step {1e3 * step:.1f}, {1e3 * step / rate:.2f} of that")
+            (rate, call), step = products_rates(best), 1e3 * max(r["model_tflops"] for r in runs[work, "meap"])
+            print(f"{work}: meap's products alone {rate:.1f} GFLOP/s, in their best calls {call:.1f}; its step {step:.1f}: "
+                  f"{step / rate:.2f}, {step / call:.2f} of these")
     print(f"\n{a.threads} threads, best of {a.rounds}; speed: meap's over that of the faster peer; memory: what meap takes beyond 16 bytes "
           "per parameter over the same of the smaller peer")
     return 0 if all(runs.values()) else 1
