@@ -17,7 +17,7 @@ const (
 // there are several, each has whole panels of mr rows.
 func logitRows(n, vocab, mr int) int {
 	row := 4 * max(1, vocab)
-	rows := max(64, fewLogitsBytes/row, min(logitsBytes/row, int(5*math.Sqrt(float64(n)))))
+	rows := max(64, fewLogitsBytes/row, min(logitsBytes/row, int(4.2*math.Sqrt(float64(n)))))
 	if n <= rows {
 		return n
 	}

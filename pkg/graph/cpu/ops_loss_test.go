@@ -10,8 +10,8 @@ import (
 // Pieces of logits are as many as memory asks for, alike, and of whole panels where there are several.
 func TestLogitRows(t *testing.T) {
 	for _, c := range []struct{ n, vocab, mr, want int }{
-		{1024, 32064, 1, 147}, {1024, 32064, 6, 150}, {1024, 32064, 14, 154}, {1024, 32064, 32, 160}, // 7 pieces
-		{4096, 32064, 1, 316}, {4096, 32064, 6, 318}, // 13
+		{1024, 32064, 1, 128}, {1024, 32064, 6, 132}, {1024, 32064, 14, 140}, {1024, 32064, 32, 128}, // 8 pieces
+		{4096, 32064, 1, 256}, {4096, 32064, 6, 258}, // 16
 		{65, 32064, 6, 65}, {66, 32064, 6, 36}, {0, 32064, 6, 0}, // 8 MiB hold 65
 		{8000, 259, 6, 8000}, {8098, 259, 6, 4050}, // and 8097 of these
 	} {
