@@ -180,8 +180,8 @@ func inspectShards(c *cobra.Command, o *options, files []string, tokenizerPath s
 	var tok tokenizer.Tokenizer
 	if tokenizerPath != "" {
 		var err error
-		if tok, err = tokenizer.Load(tokenizerPath); err != nil {
-			return usagef("--tokenizer: %v", err)
+		if tok, err = setup.NamedTokenizer("--tokenizer", tokenizerPath); err != nil {
+			return err
 		}
 	}
 	for _, file := range files {

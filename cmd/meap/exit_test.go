@@ -79,6 +79,9 @@ func TestExitCodes(t *testing.T) {
 		{exitFailed, []string{"generate", "--model", damaged("model.safetensors")}, "model.safetensors"},
 		{exitFailed, []string{"eval", "needle", "--haystack", text, "--model", damaged("tokenizer.json")}, "tokenizer.json"},
 		{exitFailed, []string{"sft", "--set", "data.sources=" + text, "--model", damaged("tokenizer.json")}, "tokenizer.json"},
+		{exitFailed, []string{"tokenizer", "encode", "--tokenizer", damaged("tokenizer.json")}, "--tokenizer"},
+		{exitFailed, []string{"data", "inspect", text, "--tokenizer", damaged("tokenizer.json")}, "--tokenizer"},
+		{exitFailed, append(slices.Clone(pretrain), "--set", "tokenizer.path="+damaged("tokenizer.json")), "tokenizer.path"},
 		{exitFailed, []string{"generate", "--model", damaged("checkpoints")}, "checkpoints"},
 		{exitFailed, []string{"eval", "perplexity", "--model", damaged("config.yaml")}, "config.yaml"},
 	} {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"meap/internal/setup"
 	"meap/pkg/tokenizer"
 )
 
@@ -144,11 +145,7 @@ func loadTokenizer(path string) (tokenizer.Tokenizer, error) {
 	if path == "" {
 		return nil, usagef("--tokenizer is missing: name a tokenizer.json, a folder that holds one, or %s", tokenizer.Bytes)
 	}
-	tok, err := tokenizer.Load(path)
-	if err != nil {
-		return nil, usagef("--tokenizer: %v", err)
-	}
-	return tok, nil
+	return setup.NamedTokenizer("--tokenizer", path)
 }
 
 // saveTokenizer writes tok into dir, which need not exist, and tells its ids.

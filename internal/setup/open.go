@@ -2,6 +2,7 @@ package setup
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,12 +43,29 @@ func Open(ctx context.Context, c *config.Config, progress func(tokenizer.TrainPr
 		o.Tokenizer, err = Vocabulary(ctx, c, tokenizer.TrainOptions{VocabSize: c.Tokenizer.TrainVocab, Progress: progress})
 		return o, err
 	}
-	if o.Tokenizer, err = tokenizer.Load(path); err != nil && c.Tokenizer.Path == "" {
-		return nil, fmt.Errorf("model.path: %w", err)
-	} else if err != nil {
-		return nil, &config.Error{Problems: []error{fmt.Errorf("tokenizer.path: %w", err)}}
+	if c.Tokenizer.Path != "" {
+		o.Tokenizer, err = NamedTokenizer("tokenizer.path", path)
+	} else if o.Tokenizer, err = tokenizer.Load(path); err != nil {
+		err = fmt.Errorf("model.path: %w", err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return o, nil
+}
+
+// NamedTokenizer loads the tokenizer that a path means which was given by itself, by the key or flag setting. It is misuse to name what
+// is none, or none of a kind that can be read; a file that is damaged is no mistake of who named it.
+func NamedTokenizer(setting, path string) (tokenizer.Tokenizer, error) {
+	tok, err := tokenizer.Load(path)
+	if err == nil {
+		return tok, nil
+	}
+	err = fmt.Errorf("%s: %w", setting, err)
+	if damaged := (*json.SyntaxError)(nil); errors.As(err, &damaged) {
+		return nil, err
+	}
+	return nil, &config.Error{Problems: []error{err}}
 }
 
 // modelDir returns the model folder that a path means, see trainer.ModelDir. It is misuse to name one where there is no model; setting is
