@@ -46,9 +46,10 @@ func newBenchKernels(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kernels",
 		Short: "Time each CPU kernel beside this machine's measured peaks",
-		Long: `Time the CPU kernels on the sizes of meap-0.1b. Each line is the best of many calls (--json has their mean, too), and
-its share of what the machine does at most: products of multiply-adds with all operands in registers, the rest of a streaming copy (bytes
-read and written). Both peaks are measured first. Work that fits into the caches may exceed the copy's.`,
+		Long: `Time the CPU kernels on the sizes of meap-0.1b. Each line is the best of many calls (--json has their mean, too),
+and its share of what the machine does at most: products of multiply-adds with all operands in registers, the
+rest of a streaming copy (bytes read and written). Both peaks are measured first. Work that fits into the caches
+may exceed the copy's.`,
 		Example: `  meap bench kernels
   meap bench kernels --cpu-isa avx512 --threads 1 --json`,
 		RunE: func(c *cobra.Command, _ []string) error {

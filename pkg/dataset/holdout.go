@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"unicode/utf8"
+
+	"meap/internal/runes"
 )
 
 // part says what of a file belongs to a split.
@@ -179,14 +181,7 @@ func looksLikeText(f sourceFile) bool {
 		return true
 	}
 	if err == nil { // there is more, and the last character may be cut
-		for n := 1; n < utf8.UTFMax; n++ {
-			if last := begin[len(begin)-n:]; utf8.RuneStart(last[0]) {
-				if !utf8.FullRune(last) {
-					begin = begin[:len(begin)-n]
-				}
-				break
-			}
-		}
+		begin = runes.Whole(begin)
 	}
 	return bytes.IndexByte(begin, 0) < 0 && utf8.Valid(begin)
 }

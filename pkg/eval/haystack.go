@@ -13,6 +13,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"meap/internal/runes"
 )
 
 // Haystack is the text that a needle is hidden in: files joined in a fixed
@@ -128,15 +130,7 @@ func readStart(name string, size int) ([]byte, error) {
 	if err != nil || len(data) < size {
 		return data, err
 	}
-	for n := 1; n < utf8.UTFMax; n++ {
-		if last := data[len(data)-n:]; utf8.RuneStart(last[0]) {
-			if !utf8.FullRune(last) {
-				data = data[:len(data)-n]
-			}
-			break
-		}
-	}
-	return data, nil
+	return runes.Whole(data), nil
 }
 
 // Boundary is the kind of place where a needle may stand.

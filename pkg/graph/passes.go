@@ -59,6 +59,7 @@ func (l *lowered) fuseAccumulate() {
 // Adder is a Device, or a Planner of one, whose kernels for some operators have the form that adds one more operand to the first result,
 // and to whom a sum of its own would cost a pass over memory.
 type Adder interface {
+	// Adds is asked for operators that have this form.
 	Adds(op Spec) bool
 }
 
@@ -242,6 +243,7 @@ func (l *lowered) recomputeCheap(checkpoints []int) {
 // Remaker is a Device, or a Planner of one, whose kernels for the gradients of some cheap operators have the form that gives the
 // operator's result once more, and to whom a pass over its operands of its own would cost more.
 type Remaker interface {
+	// Remakes is asked for gradients that have this form.
 	Remakes(op Spec) bool
 }
 

@@ -19,7 +19,8 @@ the rows' lengths T that it is given. Attention that kept scores of T x T, or an
 large array in the same process.
 
 --products times meap's matrix products by themselves after each of its runs of meap-0.1b on the CPU (`meap bench kernels`, 2048 tokens)
-and says at which share of their rate the step runs, the best of each in all rounds.
+and says at which share of their rate the step runs: the rate over a second of each, since a step lasts seconds too, and that of their best
+calls, which other guests of a host disturb less; the best of all rounds.
 
 Nothing else should run on the machine. Needs Go (or --meap PROGRAM) and, for this Python, requirements.txt; torch.compile needs a
 C++ compiler.

@@ -74,13 +74,7 @@ type Planner struct{}
 func (Planner) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 
 // Adds implements graph.Adder: the sums of a product begin with the operand that is added.
-func (Planner) Adds(op graph.Spec) bool {
-	switch op.(type) {
-	case graph.Linear, graph.LinearDX, graph.RMSNormGrad:
-		return true
-	}
-	return false
-}
+func (Planner) Adds(graph.Spec) bool { return true }
 
 // Overwrites implements graph.Overwriter.
 func (Planner) Overwrites(op graph.Spec, operand int) bool { return graph.ReadBefore(op, operand) }

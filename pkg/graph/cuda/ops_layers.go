@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"math/bits"
+	"slices"
 	"unsafe"
 
 	"meap/pkg/graph"
@@ -42,7 +43,7 @@ func (d *Device) swiGLU(s graph.SwiGLU, in, out []graph.Desc) (graph.Kernel, err
 }
 
 func (d *Device) swiGLUGrad(s graph.SwiGLUGrad, in, out []graph.Desc) (graph.Kernel, error) {
-	t, err := alike(s, append(in, out...)...)
+	t, err := alike(s, slices.Concat(in, out)...)
 	name, a := "swiglu_grad"+suffix(t), &swiGLUGradArgs{n: int64(in[0].Elems())}
 	return func(in, out []graph.Buffer) error {
 		a.gate, a.up, a.dy, a.dgate, a.dup = in[0].Addr, in[1].Addr, in[2].Addr, out[0].Addr, out[1].Addr

@@ -9,16 +9,10 @@ type Planner struct{}
 func (Planner) Storage(p graph.Precision) graph.Dtype { return p.Operands() }
 
 // Adds implements graph.Adder: cuBLASLt adds while it writes, and so do these kernels.
-func (Planner) Adds(op graph.Spec) bool {
-	switch op.(type) {
-	case graph.Linear, graph.LinearDX, graph.RMSNormGrad:
-		return true
-	}
-	return false
-}
+func (Planner) Adds(graph.Spec) bool { return true }
 
 // Remakes implements graph.Remaker: what a kernel does beside reading and writing costs it nothing.
-func (Planner) Remakes(op graph.Spec) bool { return true }
+func (Planner) Remakes(graph.Spec) bool { return true }
 
 // Overwrites implements graph.Overwriter.
 func (Planner) Overwrites(op graph.Spec, operand int) bool { return graph.ReadBefore(op, operand) }
